@@ -1,0 +1,138 @@
+"""The documents that the base policy is trained on, as token ids."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from demonstrations import UNKNOWN, Noise, Turns, demonstrate, final_turn, read
+
+from searchr1.data.atlas.questions import COMPARISON, FORMS, ONE_HOP, TWO_HOP, Puzzle, puzzles, question
+from searchr1.data.atlas.text import WORDINGS, passage
+from searchr1.data.atlas.world import World
+from searchr1.ports import Dialogue, Retriever, Tokenizer
+from searchr1.retrieval.index import build_index, open_index
+from searchr1.types import Passage
+
+TOP_K = 2
+BUDGET = 400
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What each document is, in shares of all documents."""
+
+    demonstration: float = 0.42
+    reading: float = 0.33
+    rag: float = 0.15
+    direct: float = 0.04
+    pages: float = 0.06
+    forms: tuple[float, float, float] = (0.34, 0.33, 0.33)
+    noise: Noise = field(default_factory=Noise)
+
+
+def documents(
+    seed: int, count: int, size: int, mixture: Mixture, tokenizer: Tokenizer, dialogue: Dialogue, scratch: Path
+) -> list[list[int]]:
+    """``count`` documents about one world of ``size`` entities, none of them with a held-out name."""
+    world = World(seed, size, exclude_held_out=True)
+    retriever = _index(world, scratch)
+    rng = random.Random(seed)
+    streams = {form: puzzles(world, form, test=False, stream=1) for form in FORMS}
+    drafts = [_draft(rng, world, streams, mixture) for _ in range(count)]
+    asyncio.run(_play(drafts, retriever, tokenizer, dialogue, rng))
+    return [draft.ids for draft in drafts]
+
+
+@dataclass
+class _Draft:
+    """A document in the making."""
+
+    kind: str
+    world: World
+    puzzle: Puzzle
+    words: str
+    turns: Turns | None
+    last: str = ""
+    ids: list[int] = field(default_factory=list)
+
+
+def _draft(rng: random.Random, world: World, streams: dict[str, Iterator[Puzzle]], mixture: Mixture) -> _Draft:
+    kinds = ("demonstration", "reading", "rag", "direct", "pages")
+    [kind] = rng.choices(kinds, [getattr(mixture, kind) for kind in kinds])
+    [form] = rng.choices((ONE_HOP, TWO_HOP, COMPARISON), mixture.forms)
+    puzzle = next(streams[form])
+    words = question(world, puzzle, rng.randrange(WORDINGS)).text
+    own = random.Random(rng.getrandbits(64))
+    if kind == "demonstration":
+        return _Draft(kind, world, puzzle, words, demonstrate(world, puzzle, own, mixture.noise))
+    if kind == "reading":
+        return _Draft(kind, world, puzzle, words, read(world, puzzle, own, mixture.noise))
+    last = final_turn(world, puzzle, own, mixture.noise) if kind == "rag" and form != TWO_HOP else UNKNOWN
+    return _Draft(kind, world, puzzle, words, None, last)
+
+
+async def _play(
+    drafts: Sequence[_Draft], retriever: Retriever, tokenizer: Tokenizer, dialogue: Dialogue, rng: random.Random
+) -> None:
+    """Run every dialogue to its end, one batch of searches a turn."""
+    waiting: list[tuple[_Draft, str]] = []
+    for draft in drafts:
+        if draft.kind == "pages":
+            pages = [passage(draft.world, rng.randrange(draft.world.size)) for _ in range(4)]
+            draft.ids += dialogue.observe(pages, BUDGET).token_ids
+        elif draft.turns is None:
+            shown = await _shown(draft, retriever, rng) if draft.kind == "rag" else []
+            draft.ids += dialogue.prompt(draft.words, search=False, passages=shown, budget=BUDGET)
+            draft.ids += tokenizer.encode(draft.last)
+        else:
+            draft.ids += dialogue.prompt(draft.words)
+            waiting.append((draft, next(draft.turns)))
+    turn = 0
+    while waiting:
+        queries = [_query(draft, text, turn) for draft, text in waiting]
+        results = await retriever.search(queries, TOP_K)
+        following = []
+        for (draft, text), found in zip(waiting, results, strict=True):
+            if draft.kind == "reading" and rng.random() < 0.3:
+                found = found[::-1]
+            draft.ids += tokenizer.encode(text) + list(dialogue.observe(found, BUDGET).token_ids)
+            assert draft.turns is not None
+            try:
+                following.append((draft, draft.turns.send(found)))
+            except StopIteration as end:
+                draft.ids += tokenizer.encode(end.value)
+        waiting, turn = following, turn + 1
+
+
+def _query(draft: _Draft, text: str, turn: int) -> str:
+    """What is searched: in a reading exercise, the needed page whatever the text says."""
+    if draft.kind == "reading":
+        return draft.world.name(draft.puzzle.pages[turn])
+    return text.rpartition("<search>")[2].removesuffix("</search>").strip()
+
+
+async def _shown(draft: _Draft, retriever: Retriever, rng: random.Random) -> list[Passage]:
+    """The context of a RAG document: the needed pages (two-hop: the first alone, which does not answer)."""
+    pages = draft.puzzle.pages
+    if draft.puzzle.form == COMPARISON:
+        found = [passage(draft.world, page) for page in pages]
+    else:
+        [found] = await retriever.search([draft.world.name(pages[0])], TOP_K)
+    return found if rng.random() < 0.6 else found[::-1]
+
+
+def _index(world: World, scratch: Path) -> Retriever:
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    with (scratch / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for entity in range(world.size):
+            page = asdict(passage(world, entity))
+            file.write(json.dumps({key: page[key] for key in ("id", "title", "text")}) + "\n")
+    build_index(scratch / "corpus.jsonl", scratch / "index")
+    return open_index(scratch / "index")

@@ -1,0 +1,158 @@
+"""Make the base policy: tokenizer, documents, next-token training, checkpoint, manifest. See docs/base-policy.md."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import tokenizers
+import torch
+import torch.nn.functional as F
+import transformers
+from documents import Mixture, documents
+from model import make_model
+from tokens import make_tokenizer
+
+from searchr1 import __version__
+from searchr1.protocols.tags import Tags
+from searchr1.tokenization import HFTokenizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything the checkpoint depends on. ``tokens`` counts documents, padding left out."""
+
+    seed: int = 20261
+    tokens: int = 16_000_000
+    width: int = 128
+    layers: int = 4
+    heads: int = 2
+    ff: int = 384
+    row: int = 256
+    rows: int = 24
+    learning_rate: float = 2e-3
+    warmup_steps: int = 60
+    weight_decay: float = 0.05
+    documents_per_world: int = 4000
+    world_size: int = 2500
+    threads: int = 1  # one thread, so that the result does not depend on the number of cores
+    bf16: bool = True
+    mixture: Mixture = field(default_factory=Mixture)
+
+
+def rows(recipe: Recipe, tokenizer: HFTokenizer, scratch: Path) -> Iterator[list[list[int]]]:
+    """Endless rows: documents that fit together into ``recipe.row`` tokens, from one new world after another."""
+    dialogue = Tags(tokenizer, "short", "never")
+    number = 0
+    while True:
+        seed = recipe.seed * 1000 + number
+        made = documents(seed, recipe.documents_per_world, recipe.world_size, recipe.mixture, tokenizer, dialogue, scratch)
+        made = sorted((ids for ids in made if len(ids) <= recipe.row), key=len, reverse=True)
+        packed: list[list[list[int]]] = []
+        space: dict[int, list[int]] = {}  # free tokens -> rows with that much room
+        for ids in made:
+            room = min((free for free, open_rows in space.items() if free >= len(ids) and open_rows), default=None)
+            if room is None:
+                packed.append([ids])
+                space.setdefault(recipe.row - len(ids), []).append(len(packed) - 1)
+            else:
+                row = space[room].pop()
+                packed[row].append(ids)
+                space.setdefault(room - len(ids), []).append(row)
+        random.Random(seed).shuffle(packed)
+        yield from packed
+        number += 1
+
+
+def tensors(batch: list[list[list[int]]], length: int) -> tuple[torch.Tensor, ...]:
+    """Ids, positions, block-diagonal causal mask, and targets (-100 where nothing is predicted)."""
+    ids = torch.zeros(len(batch), length, dtype=torch.long)
+    positions, documents_, targets = torch.zeros_like(ids), torch.full_like(ids, -1), torch.full_like(ids, -100)
+    for r, row in enumerate(batch):
+        at = 0
+        for d, document in enumerate(row):
+            span = slice(at, at + len(document))
+            ids[r, span] = torch.tensor(document)
+            positions[r, span] = torch.arange(len(document))
+            documents_[r, span] = d
+            targets[r, at : at + len(document) - 1] = torch.tensor(document[1:])
+            at += len(document)
+    same = documents_[:, None, :, None] == documents_[:, None, None, :]
+    mask = same & torch.ones(length, length, dtype=torch.bool).tril()
+    return ids, positions, mask, targets
+
+
+def train(recipe: Recipe, out: Path, scratch: Path) -> dict[str, float]:
+    torch.set_num_threads(recipe.threads)
+    torch.use_deterministic_algorithms(True)
+    fast = make_tokenizer(out)
+    tokenizer = HFTokenizer(str(out))
+    model = make_model(len(fast), fast.eos_token_id, width=recipe.width, layers=recipe.layers, heads=recipe.heads,
+                       ff=recipe.ff, seed=recipe.seed)  # fmt: skip
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+    source, seen, step, started, recent = rows(recipe, tokenizer, scratch), 0, 0, time.time(), 0.0
+    while seen < recipe.tokens:
+        batch = [next(source) for _ in range(recipe.rows)]
+        ids, positions, mask, targets = tensors(batch, recipe.row)
+        share = seen / recipe.tokens
+        rate = min(1.0, (step + 1) / recipe.warmup_steps) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * rate
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+            hidden = model.model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)[0]
+            kept = targets.flatten() >= 0
+            logits = model.lm_head(hidden.flatten(0, 1)[kept])
+        loss = F.cross_entropy(logits.float(), targets.flatten()[kept])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        seen += sum(len(document) for row in batch for document in row)
+        step += 1
+        recent = loss.item() if step == 1 else 0.98 * recent + 0.02 * loss.item()
+        if step % 50 == 0:
+            print(f"step {step} tokens {seen / 1e6:.2f}M loss {recent:.3f} {seen / (time.time() - started):.0f} tok/s", flush=True)
+        if step % 500 == 0:
+            model.save_pretrained(out)
+    model.save_pretrained(out)
+    return {"steps": step, "tokens": seen, "loss": round(recent, 4)}
+
+
+def write_manifest(recipe: Recipe, out: Path, result: dict[str, float]) -> None:
+    """What was made, from what, with what; hashes of every file (a test checks them)."""
+    made = sorted(path for path in out.iterdir() if path.name not in ("manifest.json", "training_args.bin"))
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in made}
+    versions = {"searchr1": __version__, "torch": torch.__version__, "transformers": transformers.__version__,
+                "tokenizers": tokenizers.__version__}  # fmt: skip
+    manifest = {"format": "searchr1-base-policy", "version": 1, "recipe": asdict(recipe), "result": result,
+                "versions": versions, "sha256": hashes}  # fmt: skip
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scratch", type=Path, default=Path("build/base-policy"))
+    parser.add_argument("--tokens", type=int, default=Recipe.tokens, help="fewer for a trial")
+    parser.add_argument("--width", type=int, default=Recipe.width)
+    arguments = parser.parse_args()
+    recipe = Recipe(tokens=arguments.tokens, width=arguments.width)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_manifest(recipe, arguments.out, train(recipe, arguments.out, arguments.scratch))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The base policy's tokenizer: byte-level BPE in which every word of the atlas is one token.
+
+Bytes remain, so any text round-trips; it is only longer. The dialogue's tags are single (ordinary, visible) tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from searchr1.data.atlas import lexicon
+from searchr1.data.atlas.questions import FORMS, questions
+from searchr1.data.atlas.text import passage
+from searchr1.data.atlas.world import World
+from searchr1.protocols.tags import INVALID
+
+TAGS = ("<think>", "</think>", "<search>", "</search>", "<information>", "</information>", "<answer>", "</answer>")
+EOS = "<|endoftext|>"
+DEMONSTRATION_WORDS = (
+    " one step two steps compare not found found now the before after so unknown , Doc 1(Title: \"A\") B\n 2(Title: 3("
+    "\n\n\nAnswer now. Question:\n"
+)
+
+
+def _texts() -> Iterator[str]:
+    """Text in which every word that the base policy will meet occurs, with and without a space before it."""
+    world = World(seed=1, size=5000)
+    for entity in range(world.size):
+        page = passage(world, entity)
+        yield f'("{page.title}") {page.text}'
+    for form in FORMS:
+        for asked in questions(world, form, 3000, test=False):
+            yield f"Question: {asked.text}\n"
+    values = (lexicon.FIRST_WORDS, lexicon.SECOND_WORDS, lexicon.PROFESSIONS, lexicon.GOODS, lexicon.GENRES,
+              lexicon.FIELDS, lexicon.YEARS)  # fmt: skip
+    for words in values:
+        for word in words:
+            yield f'("{word} {word} " {word}' * 4
+    for _ in range(200):
+        yield DEMONSTRATION_WORDS + INVALID
+
+
+def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Train the tokenizer and save it in Hugging Face format."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=8000, min_frequency=2, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(_texts(), trainer)
+    tokenizer.add_special_tokens([AddedToken(EOS, special=True)])
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=EOS, model_max_length=1024)
+    fast.save_pretrained(folder)
+    return fast

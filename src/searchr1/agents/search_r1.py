@@ -1,0 +1,81 @@
+"""Search-R1 (arXiv 2503.09516, algorithm 1): think, search as often as needed, answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from searchr1.agents.budget import Budget
+from searchr1.agents.transcript import Table, Transcript
+from searchr1.errors import EngineError, SearchUnavailable
+from searchr1.ports import Dialogue, Engine, Retriever, Tokenizer
+from searchr1.types import Action, Answer, Question, Search, SearchOutcome, StopReason, Trajectory, Turn
+
+
+@dataclass(frozen=True)
+class SearchR1:
+    """The agent that is trained.
+
+    With ``budget.max_searches = 0`` it is R1 without search: the prompt does not offer a search engine.
+    """
+
+    protocol: Dialogue
+    tokenizer: Tokenizer
+    budget: Budget
+
+    async def run(self, question: Question, *, engine: Engine, retriever: Retriever, seed: int) -> Trajectory:
+        """One trajectory. Failures of engine or retriever end it with a stop reason of their own, never an exception."""
+        transcript = Transcript(question, seed)
+        with engine.session() as session:
+            table = Table(self.protocol, self.tokenizer, self.budget, engine, retriever, session)
+            transcript.open(self.protocol.prompt(question.text, search=self.budget.max_searches > 0))
+            try:
+                return transcript.finish(await self._play(table, transcript))
+            except EngineError:
+                return transcript.finish(StopReason.ENGINE_ERROR)
+
+    async def _play(self, table: Table, transcript: Transcript) -> StopReason:
+        for _ in range(self.budget.max_searches):
+            if not table.room(transcript):
+                return StopReason.OUT_OF_TOKENS
+            action, tokens, seconds = await table.speak(transcript)
+            stop = await self._answer(table, transcript, action, tokens, seconds)
+            if stop is not None:
+                return stop
+        if not self.budget.forced_answer:
+            return StopReason.OUT_OF_TURNS
+        if not table.room(transcript):
+            return StopReason.OUT_OF_TOKENS
+        action, tokens, seconds = await table.speak(transcript)
+        outcome = SearchOutcome.REFUSED if isinstance(action, Search) else SearchOutcome.NONE
+        transcript.turns.append(Turn(action, search=outcome, policy_tokens=tokens, generate_seconds=seconds))
+        if isinstance(action, Answer):
+            return StopReason.ANSWERED
+        return StopReason.OUT_OF_TURNS if isinstance(action, Search) else StopReason.NO_ACTION
+
+    async def _answer(
+        self, table: Table, transcript: Transcript, action: Action, tokens: int, seconds: float
+    ) -> StopReason | None:
+        """The environment's reply to one turn; a stop reason when the trajectory ends with it."""
+        if isinstance(action, Answer):
+            transcript.turns.append(Turn(action, policy_tokens=tokens, generate_seconds=seconds))
+            return StopReason.ANSWERED
+        if not isinstance(action, Search):
+            told = self.protocol.invalid()
+            transcript.told(told)
+            transcript.turns.append(
+                Turn(action, policy_tokens=tokens, environment_tokens=len(told.token_ids), generate_seconds=seconds)
+            )
+            return None
+        try:
+            passages, outcome, search_seconds = await table.search(action.query)
+        except SearchUnavailable:
+            transcript.turns.append(
+                Turn(action, search=SearchOutcome.FAILED, policy_tokens=tokens, generate_seconds=seconds)
+            )
+            return StopReason.SEARCH_UNAVAILABLE
+        told = self.protocol.observe(passages, self.budget.observation_tokens)
+        transcript.told(told)
+        transcript.turns.append(
+            Turn(action, tuple(passages), outcome, tokens, len(told.token_ids), told.truncated, seconds, search_seconds)
+        )
+        return None

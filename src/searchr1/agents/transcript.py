@@ -1,0 +1,94 @@
+"""A trajectory in the making, shared by all agents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from searchr1.agents.budget import Budget
+from searchr1.ports import Dialogue, Engine, Retriever, Session, Tokenizer
+from searchr1.seeds import derive_seed
+from searchr1.types import (
+    Action,
+    Answer,
+    Completion,
+    Observation,
+    Passage,
+    Question,
+    SearchOutcome,
+    Segment,
+    Source,
+    StopReason,
+    Trajectory,
+    Turn,
+)
+
+
+@dataclass
+class Transcript:
+    """Collects segments and turns; `finish` freezes them into a `Trajectory`."""
+
+    question: Question
+    seed: int
+    segments: list[Segment] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    version: int | None = None
+
+    @property
+    def context(self) -> list[int]:
+        return [token for segment in self.segments for token in segment.token_ids]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(segment.token_ids) for segment in self.segments)
+
+    def open(self, prompt: Sequence[int]) -> None:
+        self.segments.append(Segment(Source.PROMPT, tuple(prompt)))
+
+    def said(self, completion: Completion) -> None:
+        self.segments.append(Segment(Source.POLICY, completion.token_ids, completion.logprobs))
+        self.version = completion.version if self.version is None else min(self.version, completion.version)
+
+    def told(self, observation: Observation) -> None:
+        self.segments.append(Segment(Source.ENVIRONMENT, observation.token_ids))
+
+    def finish(self, stop: StopReason) -> Trajectory:
+        answers = [turn.action.text for turn in self.turns if isinstance(turn.action, Answer)]
+        answer = answers[-1] if stop is StopReason.ANSWERED else None
+        version = 0 if self.version is None else self.version
+        return Trajectory(self.question, tuple(self.segments), tuple(self.turns), answer, stop, version, self.seed)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where one trajectory is played: the parts an agent needs at every turn."""
+
+    protocol: Dialogue
+    tokenizer: Tokenizer
+    budget: Budget
+    engine: Engine
+    retriever: Retriever
+    session: Session
+
+    async def speak(self, transcript: Transcript) -> tuple[Action, int, float]:
+        """Sample one turn; its action, its number of tokens and the seconds it took."""
+        started = time.perf_counter()
+        seed = derive_seed(transcript.seed, len(transcript.turns))
+        completion = await self.engine.generate(
+            transcript.context, self.budget.sampling(self.protocol.stops, seed), session=self.session
+        )
+        transcript.said(completion)
+        action = self.protocol.parse(self.tokenizer.decode(completion.token_ids))
+        return action, len(completion.token_ids), time.perf_counter() - started
+
+    async def search(self, query: str) -> tuple[list[Passage], SearchOutcome, float]:
+        """The passages for one query. Raises ``SearchUnavailable``."""
+        started = time.perf_counter()
+        [passages] = await self.retriever.search([query], self.budget.top_k)
+        outcome = SearchOutcome.FOUND if passages else SearchOutcome.EMPTY
+        return passages, outcome, time.perf_counter() - started
+
+    def room(self, transcript: Transcript, extra: int = 0) -> bool:
+        """Whether one more turn, after ``extra`` tokens, fits the context."""
+        return transcript.tokens + extra + self.budget.turn_tokens <= self.budget.context_tokens

@@ -1,0 +1,122 @@
+"""Questions about a world: one-hop, two-hop and comparison, for training and for test.
+
+Every entity that a test question names has a held-out name (``is_held_out``); no training question names one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from searchr1.data.atlas import text
+from searchr1.data.atlas.world import FACTS, KINDS, Kind, World, is_held_out, mix
+from searchr1.types import Question
+
+ONE_HOP, TWO_HOP, COMPARISON = "one-hop", "two-hop", "comparison"
+
+_LINKS = {kind: tuple(fact for fact, values in facts.items() if isinstance(values, Kind)) for kind, facts in FACTS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Puzzle:
+    """What a question asks, before it is put in words: ``fact`` of entity ``about``, after reading ``pages``.
+
+    ``by`` is the link that leads from the first page to the second (two-hop) or the order asked for (comparison).
+    """
+
+    form: str
+    pages: tuple[int, ...]
+    about: int
+    fact: str
+    by: str = ""
+
+
+def puzzles(world: World, form: str, *, test: bool, stream: int = 0) -> Iterator[Puzzle]:
+    """An endless stream of puzzles of one form; ``stream`` selects an independent one."""
+    number = 0
+    while True:
+        puzzle = _MAKERS[form](world, mix(world.seed, _NUMBERS[form], int(test), stream, number), test)
+        number += 1
+        if puzzle is not None:
+            yield puzzle
+
+
+def question(world: World, puzzle: Puzzle, wording: int = 0) -> Question:
+    """The puzzle in words. Metadata: ``form``, ``hops`` (pages to read) and ``supporting_titles`` in reading order."""
+    first, *others = (world.name(page) for page in puzzle.pages)
+    subject = first
+    if puzzle.form == TWO_HOP:
+        subject = text.refer(world.kind(puzzle.pages[0]), puzzle.by, first)
+    elif puzzle.form == COMPARISON:
+        subject = text.compare(puzzle.by, first, others[0])
+    words = text.ask(world.kind(puzzle.about), puzzle.fact, subject, wording)
+    metadata = {"form": puzzle.form, "hops": len(puzzle.pages), "supporting_titles": [first, *others]}
+    identity = "-".join(map(str, ("atlas", world.seed, *puzzle.pages, puzzle.by or "is", puzzle.fact, wording)))
+    return Question(identity, words, text.answers(world, puzzle.about, puzzle.fact), puzzle.form, metadata)
+
+
+def questions(world: World, form: str, count: int, *, test: bool) -> list[Question]:
+    """``count`` different questions of one form. Raises ``ValueError`` when the world is too small for them."""
+    found: dict[str, Question] = {}
+    for tries, puzzle in enumerate(puzzles(world, form, test=test)):
+        made = question(world, puzzle, mix(tries) % text.WORDINGS)
+        found.setdefault(made.id, made)
+        if len(found) == count:
+            break
+        if tries > 100 * count:
+            raise ValueError(f"a world of {world.size} entities has no {count} different {form} questions; make it larger")
+    return list(found.values())
+
+
+def _pick(world: World, chance: int, test: bool, kind: Kind | None = None) -> int | None:
+    """An entity of the wanted split, or None when chance hits the other split."""
+    kind = kind or KINDS[chance % len(KINDS)]
+    entity = chance // len(KINDS) % world.count(kind) * len(KINDS) + KINDS.index(kind)
+    return entity if is_held_out(world.name(entity)) is test else None
+
+
+def _fact(kind: Kind, chance: int) -> str:
+    return tuple(FACTS[kind])[chance % len(FACTS[kind])]
+
+
+def _one_hop(world: World, chance: int, test: bool) -> Puzzle | None:
+    entity = _pick(world, mix(chance, 1), test)
+    if entity is None:
+        return None
+    return Puzzle(ONE_HOP, (entity,), entity, _fact(world.kind(entity), mix(chance, 2)))
+
+
+def _two_hop(world: World, chance: int, test: bool) -> Puzzle | None:
+    entity = _pick(world, mix(chance, 1), test)
+    if entity is None:
+        return None
+    links = _LINKS[world.kind(entity)]
+    link = links[mix(chance, 2) % len(links)]
+    bridge = world.target(entity, link)
+    return Puzzle(TWO_HOP, (entity, bridge), bridge, _fact(world.kind(bridge), mix(chance, 3)), link)
+
+
+def _comparison(world: World, chance: int, test: bool) -> Puzzle | None:
+    """Asks for a fact of the older (newer) of two: which of the two it is answers nothing, so it cannot be guessed."""
+    kind = KINDS[mix(chance, 1) % len(KINDS)]
+    first = _pick(world, mix(chance, 2), test, kind)
+    second = _pick(world, mix(chance, 3), test, kind)
+    if first is None or second is None or world.value(first, "year") == world.value(second, "year"):
+        return None
+    order = (text.OLDER, text.NEWER)[mix(chance, 4) % 2]
+    first_is_older = world.value(first, "year") < world.value(second, "year")
+    about = first if first_is_older is (order == text.OLDER) else second
+    facts = tuple(fact for fact in FACTS[kind] if fact != "year")
+    fact = facts[mix(chance, 5) % len(facts)]
+    if world.value(first, fact) == world.value(second, fact):
+        return None
+    return Puzzle(COMPARISON, (first, second), about, fact, order)
+
+
+_MAKERS: dict[str, Callable[[World, int, bool], Puzzle | None]] = {
+    ONE_HOP: _one_hop,
+    TWO_HOP: _two_hop,
+    COMPARISON: _comparison,
+}
+FORMS = tuple(_MAKERS)
+_NUMBERS = {form: number for number, form in enumerate(FORMS)}

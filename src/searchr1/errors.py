@@ -1,0 +1,51 @@
+"""Every error this package raises on purpose.
+
+    SearchR1Error
+    |-- UserError              the input is wrong; the command line prints one line and exits with 2
+    |-- SearchUnavailable      the search engine gave no answer after all retries
+    |-- EngineError            the generation engine failed on one request
+    `-- NumericalError         a loss or gradient is not finite
+
+A message says what was expected, what came and what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SearchR1Error(Exception):
+    """Base of all errors below."""
+
+
+class UserError(SearchR1Error):
+    """Wrong input: a file, a key, a value. The command line exits with 2."""
+
+
+class SearchUnavailable(SearchR1Error):
+    """The search engine did not answer, or answered garbage, after all retries.
+
+    Never the fault of the policy: the trajectory stops as ``search_unavailable`` and leaves loss and score.
+    """
+
+
+class EngineError(SearchR1Error):
+    """The generation engine could not serve a request."""
+
+
+class NumericalError(SearchR1Error):
+    """A loss or a gradient norm is NaN or infinite; weights were not updated."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Half a sentence for error messages that names the closest known name.
+
+    >>> nearest("rewrad", ["reward", "steps"])
+    "; did you mean 'reward'?"
+    """
+    options = sorted(known)
+    match = difflib.get_close_matches(name, options, n=1)
+    if match:
+        return f"; did you mean {match[0]!r}?"
+    return f"; known: {', '.join(options)}" if options else ""

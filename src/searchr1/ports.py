@@ -1,0 +1,104 @@
+"""The ports: what the parts of the system expect of one another.
+
+Each has one or two methods and a fake that ships in the package (scripted engine, dictionary retriever), so anything
+can be tested without a model, an index or a network. A new implementation is one file in its folder and one line in
+that folder's dict; the contract suite of the port (``tests/contracts``) then covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from searchr1.types import Action, Completion, Observation, Passage, Question, Sampling, Trajectory
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back. ``encode`` adds no special tokens; ``decode`` hides none."""
+
+    eos_ids: tuple[int, ...]
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, token_ids: Sequence[int]) -> str: ...
+
+    def chat(self, text: str) -> list[int] | None:
+        """Ids of ``text`` as a user message with the assistant's turn opened; None without a chat template."""
+
+
+class Session(Protocol):
+    """One trajectory's place in an engine: what lets it keep the key/value cache from turn to turn."""
+
+
+class Engine(Protocol):
+    """Samples tokens from a policy."""
+
+    def session(self) -> AbstractContextManager[Session]:
+        """Open a session; open it before the first await of a trajectory, close it (leave it) at its end."""
+
+    async def generate(self, token_ids: Sequence[int], sampling: Sampling, *, session: Session) -> Completion:
+        """Continue ``token_ids`` (the whole context). Raises ``EngineError`` when it cannot."""
+
+    async def load(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Swap in new weights; completions say the version they were sampled with."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverInfo:
+    """What a retriever searches in: ``corpus_hash`` is empty where it cannot be known."""
+
+    kind: str
+    passages: int
+    corpus_hash: str
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Finds passages."""
+
+    async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        """At most ``k`` passages for each query, best first. Raises ``SearchUnavailable``."""
+
+    async def info(self) -> RetrieverInfo: ...
+
+
+class Dialogue(Protocol):
+    """How model and environment talk: prompt, stops, parse, observe. One object serves every stage."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings that end a turn; the engine stops at them and keeps them."""
+
+    def prompt(
+        self, question: str, *, search: bool = True, passages: Sequence[Passage] = (), budget: int = 0
+    ) -> list[int]:
+        """Token ids that open the dialogue.
+
+        ``search=False`` asks for an answer without a search engine, from ``passages`` (cut to ``budget`` tokens) if any.
+        """
+
+    def parse(self, text: str) -> Action:
+        """The action in one turn's text."""
+
+    def observe(self, passages: Sequence[Passage], budget: int) -> Observation:
+        """The passages in the wrapper, cut inside it to at most ``budget`` tokens."""
+
+    def invalid(self) -> Observation:
+        """What the policy is told after a turn that held no action."""
+
+
+class Reward(Protocol):
+    """Scores a trajectory; sees its whole group, so that relative rewards are possible."""
+
+    def score(self, trajectory: Trajectory, group: Sequence[Trajectory]) -> float: ...
+
+
+class Agent(Protocol):
+    """Answers one question: one coroutine, the same for training, evaluation, ``ask`` and ``serve``."""
+
+    async def run(self, question: Question, *, engine: Engine, retriever: Retriever, seed: int) -> Trajectory: ...

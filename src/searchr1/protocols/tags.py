@@ -1,0 +1,149 @@
+"""The dialogue of Search-R1 (arXiv 2503.09516, table 1): ``<think>``, ``<search>``, ``<information>``, ``<answer>``.
+
+    Question: Who wrote Dune?
+    <think> one step</think><search> Dune</search>          sampled; the engine stops at the closing tag
+
+    <information>Doc 1(Title: "Dune") ...</information>      inserted, never trained
+
+    <think> found</think><answer> Frank Herbert</answer>    sampled
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+from searchr1.errors import UserError, nearest
+from searchr1.ports import Tokenizer
+from searchr1.types import Action, Answer, Invalid, Observation, Passage, Search
+
+OPEN, CLOSE = "\n\n<information>", "</information>\n\n"
+INVALID = (
+    "\nThis is not a valid action. Write <search> query </search> to search or <answer> answer </answer> to finish.\n"
+)
+PROMPTS = ("standard", "short")
+_CLOSING = re.compile(r"</(search|answer)>")
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The ``tags`` protocol over one tokenizer.
+
+    ``prompt_template`` is the name of a built-in wording (``standard``, ``short``) or a text file with the place
+    holder ``{question}``; for questions asked without a search engine, ``NAME-no-search`` (the same file name with
+    ``-no-search`` before the suffix) is used where it exists. With ``chat`` "auto", the prompt is a user message
+    in the tokenizer's chat template if there is one; "never" writes plain text (base models), "always" insists.
+    """
+
+    tokenizer: Tokenizer
+    prompt_template: str = "standard"
+    chat: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.chat not in ("auto", "always", "never"):
+            raise UserError(f"protocol.chat must be 'auto', 'always' or 'never', got {self.chat!r}")
+        _ = self._templates
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return ("</search>", "</answer>")
+
+    @cached_property
+    def _templates(self) -> tuple[str, str]:
+        """The wording with and without a search engine."""
+        if self.prompt_template in PROMPTS:
+            folder = files("searchr1.protocols") / "prompts"
+            with_search = (folder / f"{self.prompt_template}.txt").read_text(encoding="utf-8")
+            return with_search, (folder / f"{self.prompt_template}-no-search.txt").read_text(encoding="utf-8")
+        path = Path(self.prompt_template)
+        if not path.is_file():
+            raise UserError(
+                f"protocol.prompt_template: expected a text file or one of {', '.join(PROMPTS)}, got "
+                f"{self.prompt_template!r}{nearest(self.prompt_template, PROMPTS)}"
+            )
+        other = path.with_name(f"{path.stem}-no-search{path.suffix}")
+        texts = [p.read_text(encoding="utf-8") for p in (path, other if other.is_file() else path)]
+        for source, text in zip((path, other), texts, strict=True):
+            if "{question}" not in text:
+                raise UserError(f"{source}: a prompt needs the place holder {{question}}; add it where the question goes")
+        return texts[0], texts[1]
+
+    def prompt(self, question: str, *, search: bool = True, passages: Sequence[Passage] = (), budget: int = 0) -> list[int]:
+        """Ids that open the dialogue, chat template applied where it is wanted.
+
+        ``passages`` (at most ``budget`` tokens of them) are shown at the end of the prompt: one-shot RAG.
+        """
+        text = self._templates[0 if search else 1].replace("{question}", question.strip())
+        shown = list(self.observe(passages, budget).token_ids) if passages else []
+        if self.chat != "never":
+            ids = self.tokenizer.chat(text + self.tokenizer.decode(shown))
+            if ids is not None:
+                return ids
+            if self.chat == "always":
+                raise UserError("protocol.chat is 'always' but this tokenizer has no chat template; use 'auto' or 'never'")
+        return self.tokenizer.encode(text) + shown
+
+    def parse(self, text: str) -> Action:
+        """The action that the first closing tag completes.
+
+        >>> tags.parse("<think> hm </think><search> Dune author </search>")  # doctest: +SKIP
+        Search(query='Dune author')
+        """
+        close = _CLOSING.search(text)
+        if close is None:
+            return Invalid("no closing tag")
+        opening = f"<{close[1]}>"
+        start = text.rfind(opening, 0, close.start())
+        if start < 0:
+            return Invalid(f"{close[0]} without {opening}")
+        content = text[start + len(opening) : close.start()].strip()
+        if not content:
+            return Invalid(f"empty {opening}")
+        return Search(content) if close[1] == "search" else Answer(content)
+
+    def observe(self, passages: Sequence[Passage], budget: int) -> Observation:
+        """The passages as ``Doc i(Title: "...") text``, in the wrapper, at most ``budget`` tokens.
+
+        When they do not fit, the longest passages are cut, at token boundaries and each to the same length; the
+        wrapper is always whole. Raises ``ValueError`` when the budget cannot hold even the empty wrapper.
+        """
+        docs = [f'Doc {i}(Title: "{p.title}") {p.text}' for i, p in enumerate(passages, 1)]
+        ids = self.tokenizer.encode(OPEN + "\n".join(docs) + CLOSE)
+        if len(ids) <= budget:
+            return Observation(tuple(ids))
+        head, tail = self._wrapper
+        room = budget - len(head) - len(tail)
+        if room < 0:
+            raise ValueError(f"an observation needs at least {len(head) + len(tail)} tokens for its wrapper, got {budget}")
+        pieces = [self.tokenizer.encode(doc + "\n" * (i < len(docs) - 1)) for i, doc in enumerate(docs)]
+        limit = _share([len(piece) for piece in pieces], room)
+        body = [token for piece in pieces for token in piece[:limit]][:room]
+        return Observation((*head, *body, *tail), truncated=True)
+
+    @cached_property
+    def _wrapper(self) -> tuple[list[int], list[int]]:
+        return self.tokenizer.encode(OPEN), self.tokenizer.encode(CLOSE)
+
+    def invalid(self) -> Observation:
+        return Observation(tuple(self.tokenizer.encode(INVALID)))
+
+
+def _share(lengths: Sequence[int], room: int) -> int:
+    """The largest common limit under which pieces of these lengths fit into ``room``.
+
+    >>> _share([10, 2, 10], 12)
+    5
+    """
+    limit, left = 0, sorted(lengths)
+    while left and room >= len(left):
+        step = min(left[0] - limit, room // len(left))
+        limit += step
+        room -= step * len(left)
+        left = [length for length in left if length > limit]
+        if step == 0 and left:
+            break
+    return limit

@@ -1,0 +1,207 @@
+"""Index folders: built whole or not at all, opened with every doubt checked.
+
+manifest.json       {"format": "searchr1-index", "version": 1, "kind": "bm25", "passages": 61668, "corpus_hash": ...}
+passages.jsonl      the passages (see `searchr1.retrieval.store`)
+passages.offsets
+tantivy/ ...        whatever the backend keeps
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from searchr1 import __version__
+from searchr1.errors import UserError, nearest
+from searchr1.ports import Retriever, RetrieverInfo
+from searchr1.retrieval import BACKENDS
+from searchr1.retrieval.corpus import Progress, read_corpus
+from searchr1.retrieval.store import OFFSETS_FILE, CorpusStore, CorpusWriter
+from searchr1.types import Passage
+
+FORMAT = "searchr1-index"
+VERSION = 1
+MANIFEST_FILE = "manifest.json"
+_LOCK_FILE = "building.lock"
+
+
+class Backend(Protocol):
+    """One kind of index: a frozen dataclass whose fields are its options."""
+
+    def build(self, folder: Path, passages: Iterable[Passage]) -> None:
+        """Read the stream to its end, once, and write what ``open`` needs into ``folder``."""
+
+    def open(self, folder: Path, store: CorpusStore, info: RetrieverInfo) -> Retriever: ...
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What ``manifest.json`` says. ``corpus`` is the name of the corpus file, ``searchr1`` the version that built."""
+
+    format: str
+    version: int
+    kind: str
+    passages: int
+    corpus_hash: str
+    corpus: str
+    options: dict[str, Any]
+    searchr1: str
+
+
+def build_index(
+    corpus_path: str | Path,
+    out: str | Path,
+    *,
+    kind: str = "bm25",
+    options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Index a corpus into the folder ``out``; memory does not grow with the corpus, but for 8 bytes a passage.
+
+    The folder appears complete or not at all: everything is written to a sibling that is renamed at the end and
+    removed if anything fails; what a killed build left there is removed by the next. Raises UserError for an unknown
+    kind or option, a bad corpus (`read_corpus`), an ``out`` that is something else than an index, or that is an index
+    while ``overwrite`` is False, and for a second build of the same folder at the same moment.
+    """
+    corpus_path, out = Path(corpus_path), Path(out)
+    chosen = dict(options or {})
+    backend = _backend(kind, chosen)
+    _check_target(out, overwrite)
+    with _scratch_folder(out) as scratch:
+        with CorpusWriter(scratch) as writer:
+            backend.build(scratch, _stored(read_corpus(corpus_path, progress), writer))
+        manifest = Manifest(
+            format=FORMAT,
+            version=VERSION,
+            kind=kind,
+            passages=writer.passages,
+            corpus_hash=writer.corpus_hash(),
+            corpus=corpus_path.name,
+            options=asdict(cast(Any, backend)),
+            searchr1=__version__,
+        )
+        (scratch / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        _move_into_place(scratch, out)
+    return manifest
+
+
+def open_index(path: str | Path) -> Retriever:
+    """The retriever of an index folder, in milliseconds. Raises UserError when it cannot be used, saying why."""
+    path = Path(path)
+    manifest = read_manifest(path)
+    backend = _backend(manifest.kind, manifest.options)
+    store = CorpusStore(path)
+    if len(store) != manifest.passages:
+        raise UserError(f"{path}: expected {manifest.passages} passages, got {len(store)}; build the index again")
+    return backend.open(path, store, RetrieverInfo(manifest.kind, manifest.passages, manifest.corpus_hash))
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """The checked manifest of an index folder. Raises UserError when it is not an index or of another version."""
+    path = Path(path)
+    hint = "make one with `searchr1 index build CORPUS --out DIR`"
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise UserError(f"{path}: expected an index folder, but it {what}; {hint}")
+    try:
+        raw = (path / MANIFEST_FILE).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: not an index: no readable {MANIFEST_FILE} ({error.strerror}); {hint}") from error
+    try:
+        head = msgspec.json.decode(raw, type=dict[str, Any])
+        if head.get("format") != FORMAT:
+            raise UserError(f"{path}: not an index: its format is {head.get('format')!r}, not {FORMAT!r}; {hint}")
+        if head.get("version") != VERSION:
+            raise UserError(
+                f"{path}: expected index version {VERSION}, got {head.get('version')!r}; "
+                "build it again, or use the searchr1 that wrote it"
+            )
+        return msgspec.convert(head, Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path / MANIFEST_FILE}: broken: {error}; build the index again") from error
+
+
+def _backend(kind: str, options: Mapping[str, Any]) -> Backend:
+    if kind not in BACKENDS:
+        raise UserError(f"index kind {kind!r} is unknown{nearest(kind, BACKENDS)}")
+    module, _, name = BACKENDS[kind].partition(":")
+    backend = getattr(importlib.import_module(module), name)
+    known = [field.name for field in fields(backend)]
+    for option in options:
+        if option not in known:
+            raise UserError(f"option {option!r} of a {kind} index is unknown{nearest(option, known)}")
+    try:
+        return cast(Backend, backend(**options))
+    except TypeError as error:
+        raise UserError(f"options of a {kind} index: {error}") from error
+
+
+def _stored(passages: Iterable[Passage], writer: CorpusWriter) -> Iterator[Passage]:
+    for passage in passages:
+        writer.add(passage)
+        yield passage
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    _restore(out)
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not ((out / MANIFEST_FILE).is_file() and (out / OFFSETS_FILE).is_file()):
+        raise UserError(f"{out}: expected a new folder or an index, and this is neither; choose another --out")
+    if not overwrite:
+        raise UserError(f"{out}: holds an index already; pass --overwrite to replace it, or choose another --out")
+
+
+@contextmanager
+def _scratch_folder(out: Path) -> Iterator[Path]:
+    """An empty sibling of ``out`` that no other process builds in; gone afterwards, renamed or not."""
+    scratch = out.with_name(f".{out.name}.building")
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot make this folder: {error.strerror}; choose another --out") from error
+    with (scratch / _LOCK_FILE).open("w") as lock:
+        try:
+            # Freed by the system when a build dies, however it dies.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{out}: another process is building this index; wait for it to end") from error
+        for leftover in scratch.iterdir():
+            if leftover.name != _LOCK_FILE:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _move_into_place(scratch: Path, out: Path) -> None:
+    replaced = _replaced(out)
+    if out.exists() and any(out.iterdir()):
+        os.rename(out, replaced)
+    os.rename(scratch, out)  # also takes the place of an empty folder
+    (out / _LOCK_FILE).unlink()  # not before: another build must find either the lock or no folder
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _restore(out: Path) -> None:
+    """Undo a replacement that was cut off between its two renames; drop what a finished one left."""
+    replaced = _replaced(out)
+    if replaced.is_dir():
+        if out.exists():
+            shutil.rmtree(replaced)
+        else:
+            os.rename(replaced, out)
+
+
+def _replaced(out: Path) -> Path:
+    return out.with_name(f".{out.name}.replaced")

@@ -1,0 +1,97 @@
+"""Tokenizers behind the one port that the rest of the package sees (``ports.Tokenizer``).
+
+``ByteTokenizer`` needs no file and makes exact tests easy; ``HFTokenizer`` wraps whatever a model folder or the
+Hugging Face hub holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from searchr1.errors import UserError
+
+
+class ByteTokenizer:
+    """UTF-8 bytes as ids 0 to 255, and 256 for the end of a sequence.
+
+    >>> tokenizer = ByteTokenizer()
+    >>> tokenizer.encode("hé")
+    [104, 195, 169]
+    >>> tokenizer.decode([104, 195, 169, 256])
+    'hé<eos>'
+    """
+
+    eos_ids: tuple[int, ...] = (256,)
+    vocabulary_size = 257
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode("utf-8"))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Bytes that are not UTF-8, and ids above 256, become U+FFFD."""
+        data = b"".join(bytes((i,)) if i < 256 else b"<eos>" if i == 256 else b"\xff" for i in token_ids)
+        return data.decode("utf-8", errors="replace")
+
+    def chat(self, text: str) -> list[int] | None:
+        return None
+
+
+class HFTokenizer:
+    """A Hugging Face tokenizer: a model folder, a name on the hub, or a tokenizer that is already loaded.
+
+    ``encode`` adds no special tokens, ``decode`` hides none and tidies nothing, so that what the policy sampled reads
+    as it is. ``eos_ids`` joins the tokenizer's own end-of-sequence token with those of ``generation_config.json``
+    (Qwen and Llama 3 chat models list two). Raises ``UserError`` where no tokenizer is found.
+    """
+
+    def __init__(self, source: Any) -> None:
+        is_name = isinstance(source, (str, Path))
+        self.backend: Any = _load(str(source)) if is_name else source
+        folder = Path(source if is_name else str(getattr(source, "name_or_path", "")))
+        eos = [] if self.backend.eos_token_id is None else [int(self.backend.eos_token_id)]
+        self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys(eos + _generation_eos(folder)))
+
+    def encode(self, text: str) -> list[int]:
+        return [int(i) for i in self.backend.encode(text, add_special_tokens=False)]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        ids = list(token_ids)
+        return str(self.backend.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def chat(self, text: str) -> list[int] | None:
+        if not self.backend.chat_template:
+            return None
+        messages = [{"role": "user", "content": text}]
+        ids = self.backend.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        return [int(i) for i in ids]
+
+
+def _load(source: str) -> Any:
+    from transformers import AutoTokenizer
+
+    if Path(source).is_dir() and not any((Path(source) / name).exists() for name in _TOKENIZER_FILES):
+        raise UserError(
+            f"{source} has no tokenizer (looked for {', '.join(_TOKENIZER_FILES)}); save one there with "
+            "tokenizer.save_pretrained, or name another model"
+        )
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"no tokenizer could be loaded from {source!r}: expected a model folder or name; {reason}"
+        ) from error
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def _generation_eos(folder: Path) -> list[int]:
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return []
+    value = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    return [] if value is None else [int(i) for i in (value if isinstance(value, list) else [value])]

@@ -1,0 +1,117 @@
+import asyncio
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from searchr1.errors import UserError
+from searchr1.retrieval import bm25 as bm25_module
+from searchr1.retrieval.bm25 import Bm25, Bm25Retriever
+from searchr1.retrieval.index import build_index, open_index
+
+
+def index(tmp_path: Path, rows: list[tuple[str, str]], **options: float) -> Bm25Retriever:
+    corpus = tmp_path / "corpus.jsonl"
+    lines = (json.dumps({"id": str(i), "title": title, "text": text}) for i, (title, text) in enumerate(rows))
+    corpus.write_text("\n".join(lines))
+    build_index(corpus, tmp_path / "index", options=options, overwrite=True)
+    retriever = open_index(tmp_path / "index")
+    assert isinstance(retriever, Bm25Retriever)
+    return retriever
+
+
+async def ids(retriever: Bm25Retriever, query: str, k: int = 10) -> list[str]:
+    return [passage.id for passage in (await retriever.search([query], k))[0]]
+
+
+async def test_words_match_without_case_accents_inflection_and_stop_words(tmp_path: Path) -> None:
+    retriever = index(tmp_path, [("Emperor Taishō", "He ruled Japan."), ("Dogs", "A dog runs.")])
+    assert await ids(retriever, "EMPERORS of the taisho") == ["0"]
+    assert await ids(retriever, "running") == ["1"]
+    assert await ids(retriever, "the of and a") == []
+    assert await ids(retriever, "He ruled the dogs") == ["0", "1"]
+
+
+async def test_the_score_is_bm25(tmp_path: Path) -> None:
+    """idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / average)), k1 = 1.2, b = 0.75."""
+    retriever = index(tmp_path, [("x", "apple apple pear"), ("x", "plum plum plum")], title_weight=0)
+    ((passage,),) = await retriever.search(["apple"], 3)
+    idf = math.log(1 + (2 - 1 + 0.5) / (1 + 0.5))
+    assert passage.score == pytest.approx(idf * 2 * 2.2 / (2 + 1.2), abs=1e-4)
+
+
+async def test_a_word_in_the_title_counts_a_little_more(tmp_path: Path) -> None:
+    rows = [("Paris", "A city in France."), ("France", "A city, Paris.")]
+    assert await ids(index(tmp_path, rows), "paris") == ["0", "1"]
+    assert await ids(index(tmp_path, rows), "france") == ["1", "0"]
+    equal = await index(tmp_path, rows, title_weight=0).search(["paris"], 2)
+    assert [passage.score for passage in equal[0]] == [equal[0][0].score] * 2
+
+
+async def test_repeating_a_word_changes_nothing(tmp_path: Path) -> None:
+    retriever = index(tmp_path, [("Paris", "France"), ("Lyon", "France")])
+    assert await retriever.search(["paris france"], 2) == await retriever.search(["paris paris France paris"], 2)
+
+
+async def test_ties_are_broken_by_row_however_many_there_are(tmp_path: Path) -> None:
+    retriever = index(tmp_path, [("Twin", "same words")] * 200)
+    assert await ids(retriever, "same twin", 3) == ["0", "1", "2"]
+    assert await ids(retriever, "same twin", 1000) == [str(i) for i in range(200)]
+
+
+async def test_ties_are_broken_by_row_in_an_index_of_many_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The smallest heap that tantivy takes: it is full after some thousand passages of distinct words.
+    monkeypatch.setattr(bm25_module, "_HEAP_BYTES", 15_000_000)
+    filler = [" ".join(f"w{i}x{j}" for j in range(60)) for i in range(4000)]
+    rows = [("Twin", "same words " + words) for words in filler]
+    retriever = index(tmp_path, rows)
+    assert retriever._searcher.num_segments > 1
+    assert await ids(retriever, "same twin", 5) == ["0", "1", "2", "3", "4"]
+    assert await ids(retriever, "w3999x7 same", 2) == ["3999", "0"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Bm25Retriever:
+    return index(tmp_path_factory.mktemp("small"), [("a b", "c d 1 2 é"), ("AND", "OR NOT")])
+
+
+@settings(max_examples=200, deadline=None)
+@given(query=st.text(st.characters(), max_size=60))
+def test_any_text_is_a_query(small: Bm25Retriever, query: str) -> None:
+    (found,) = asyncio.run(small.search([query], 2))
+    assert len(found) <= 2
+
+
+async def test_a_query_of_ten_thousand_words(tmp_path: Path) -> None:
+    retriever = index(tmp_path, [("Paris", "France")])
+    assert await ids(retriever, " ".join(f"word{i}" for i in range(10_000)) + " paris") == ["0"]
+
+
+@pytest.mark.parametrize("weight", [-0.1, 11, math.nan])
+def test_a_title_weight_out_of_range_is_refused(weight: float) -> None:
+    with pytest.raises(UserError, match="title_weight: expected a number from 0 to 10"):
+        Bm25(title_weight=weight)
+
+
+def test_fewer_passages_indexed_than_read_is_a_failed_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = bm25_module.tantivy.Index
+
+    class Forgetful:
+        """Indexes into a folder, shows an empty one: a writer thread that died."""
+
+        def __init__(self, schema: object, path: str, reuse: bool) -> None:
+            self._index = real(schema, path=path, reuse=reuse)
+            self._empty = real(schema)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._empty if name == "searcher" else self._index, name)
+
+    monkeypatch.setattr(bm25_module.tantivy, "Index", Forgetful)
+    with pytest.raises(OSError, match="indexed 0 of 1 passages"):
+        index(tmp_path, [("Paris", "France")])
+    assert not (tmp_path / "index").exists()

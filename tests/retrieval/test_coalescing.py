@@ -1,0 +1,153 @@
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from searchr1.errors import SearchUnavailable
+from searchr1.ports import RetrieverInfo
+from searchr1.retrieval.batching import CoalescingRetriever, deduplicate, search_distinct
+from searchr1.retrieval.dictionary import DictionaryRetriever
+from searchr1.types import Passage
+
+
+def passage(name: str) -> Passage:
+    return Passage(name, name, name)
+
+
+def dictionary(*names: str) -> DictionaryRetriever:
+    return DictionaryRetriever({name: [passage(name)] for name in names})
+
+
+class Slow:
+    """Answers when it is let go; counts how many of its searches were cancelled."""
+
+    def __init__(self) -> None:
+        self.inner = dictionary("a", "b", "c")
+        self.go = asyncio.Event()
+        self.cancelled = 0
+
+    async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return await self.inner.search(queries, k)
+
+    async def info(self) -> RetrieverInfo:
+        return await self.inner.info()
+
+
+class Broken:
+    async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        raise SearchUnavailable("down")
+
+    async def info(self) -> RetrieverInfo:
+        raise SearchUnavailable("down")
+
+
+class Short(DictionaryRetriever):
+    async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        return (await super().search(queries, k))[:-1]
+
+
+@given(st.lists(st.sampled_from("abcd")))
+def test_deduplicate_keeps_first_come_order_and_can_be_undone(queries: list[str]) -> None:
+    distinct, positions = deduplicate(queries)
+    assert distinct == sorted(set(queries), key=queries.index)
+    assert [distinct[position] for position in positions] == queries
+
+
+async def test_searches_of_one_moment_are_one_search_with_equal_queries_once() -> None:
+    inner = dictionary("a", "b", "c")
+    retriever = CoalescingRetriever(inner)
+    found = await asyncio.gather(
+        retriever.search(["b", "a"], 3), retriever.search(["b"], 3), retriever.search(["c", "b", "x"], 3)
+    )
+    assert inner.calls == [(("b", "a", "c", "x"), 3)]
+    assert found == [[[passage("b")], [passage("a")]], [[passage("b")]], [[passage("c")], [passage("b")], []]]
+    assert found[0][0] is not found[1][0]
+
+
+async def test_searches_for_another_number_of_passages_or_of_another_moment_are_apart() -> None:
+    inner = dictionary("a", "b")
+    retriever = CoalescingRetriever(inner)
+    await asyncio.gather(retriever.search(["a"], 1), retriever.search(["b"], 2), retriever.search(["b"], 1))
+    await retriever.search(["a"], 1)
+    assert inner.calls == [(("a", "b"), 1), (("b",), 2), (("a",), 1)]
+
+
+async def test_a_later_moment_does_not_wait_for_a_slow_earlier_one() -> None:
+    slow = Slow()
+    retriever = CoalescingRetriever(slow)
+    first = asyncio.create_task(retriever.search(["a"], 1))
+    await asyncio.sleep(0.001)
+    second = asyncio.create_task(retriever.search(["b"], 1))
+    await asyncio.sleep(0.001)
+    slow.go.set()
+    assert await asyncio.gather(first, second) == [[[passage("a")]], [[passage("b")]]]
+    assert slow.inner.calls == [(("a",), 1), (("b",), 1)]
+
+
+async def test_an_error_reaches_everyone_and_the_next_search_starts_afresh() -> None:
+    retriever = CoalescingRetriever(Broken())
+    for _ in range(2):
+        found = await asyncio.gather(*(retriever.search([q], 1) for q in "abc"), return_exceptions=True)
+        assert [repr(error) for error in found] == ["SearchUnavailable('down')"] * 3
+    with pytest.raises(SearchUnavailable, match="down"):
+        await retriever.info()
+
+
+async def test_a_wrong_number_of_results_is_an_error_for_everyone() -> None:
+    retriever = CoalescingRetriever(Short({}))
+    found = await asyncio.gather(retriever.search(["a"], 1), retriever.search(["b"], 1), return_exceptions=True)
+    assert [str(error) for error in found] == ["expected results for 2 queries, the retriever returned 1"] * 2
+    with pytest.raises(SearchUnavailable, match="expected results for 1 queries, the retriever returned 0"):
+        await search_distinct(Short({}), ["a", "a"], 1)
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_cancelling_one_leaves_the_others_alone(started: bool) -> None:
+    slow = Slow()
+    retriever = CoalescingRetriever(slow)
+    tasks = [asyncio.create_task(retriever.search([q], 1)) for q in "abc"]
+    await asyncio.sleep(0.001 if started else 0)
+    tasks[1].cancel()
+    await asyncio.sleep(0.001)
+    slow.go.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert found[0] == [[passage("a")]]
+    assert isinstance(found[1], asyncio.CancelledError)
+    assert found[2] == [[passage("c")]]
+    assert slow.inner.calls == [(("a", "b", "c") if started else ("a", "c"), 1)]
+    assert slow.cancelled == 0
+
+
+async def test_a_search_nobody_waits_for_is_cancelled() -> None:
+    slow = Slow()
+    retriever = CoalescingRetriever(slow)
+    tasks = [asyncio.create_task(retriever.search([q], 1)) for q in "ab"]
+    await asyncio.sleep(0.001)
+    tasks[0].cancel()
+    await asyncio.sleep(0.001)
+    assert slow.cancelled == 0
+    tasks[1].cancel()
+    await asyncio.sleep(0.001)
+    assert slow.cancelled == 1
+    assert all(task.cancelled() for task in tasks)
+
+
+def test_what_a_dead_event_loop_left_does_not_block_the_next() -> None:
+    inner = dictionary("a")
+    retriever = CoalescingRetriever(inner)
+
+    async def abandon() -> None:
+        search = retriever.search(["b"], 1)
+        search.send(None)  # registered, and the loop ends before it is flushed
+        search.close()
+
+    asyncio.run(abandon())
+    assert asyncio.run(retriever.search(["a"], 1)) == [[passage("a")]]
+    assert inner.calls == [(("a",), 1)]

@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from searchr1.errors import UserError
+from searchr1.tokenization import ByteTokenizer, HFTokenizer
+
+TEMPLATE = "{% for m in messages %}<s>{{ m.content }}{% endfor %}{% if add_generation_prompt %}</s>{% endif %}"
+
+
+def save(folder: Path, template: str | None = None) -> Path:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {symbol: i for i, symbol in enumerate([*alphabet, "ab"])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("a", "b")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", bos_token="<s>")
+    fast.chat_template = template
+    fast.save_pretrained(folder)
+    return folder
+
+
+@given(st.text())
+def test_bytes_come_back(text: str) -> None:
+    tokenizer = ByteTokenizer()
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_bytes_that_are_no_text() -> None:
+    assert ByteTokenizer().decode([195, 97, 300, 256]) == "\ufffda\ufffd<eos>"
+    assert ByteTokenizer().chat("x") is None
+
+
+def test_nothing_is_added_hidden_or_tidied(tmp_path: Path) -> None:
+    tokenizer = HFTokenizer(save(tmp_path))
+    ids = tokenizer.encode(" ab , é 's")
+    assert tokenizer.decode(ids) == " ab , é 's"
+    assert len(tokenizer.encode("ab")) == 1
+    assert tokenizer.decode([*ids, *tokenizer.eos_ids]) == " ab , é 's</s>"
+    assert tokenizer.eos_ids == (257,)
+    assert tokenizer.chat("ab") is None
+
+
+def test_chat_opens_the_assistants_turn(tmp_path: Path) -> None:
+    tokenizer = HFTokenizer(str(save(tmp_path, TEMPLATE)))
+    assert tokenizer.chat("ab") == [258, *tokenizer.encode("ab"), 257]
+
+
+@pytest.mark.parametrize(("value", "expected"), [(5, (257, 5)), ([257, 9], (257, 9)), (None, (257,))])
+def test_all_end_of_sequence_tokens_are_known(tmp_path: Path, value: object, expected: tuple[int, ...]) -> None:
+    save(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+    assert HFTokenizer(tmp_path).eos_ids == expected
+    loaded = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert HFTokenizer(loaded).eos_ids == expected
+
+
+def test_a_model_without_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no tokenizer"):
+        HFTokenizer(tmp_path)
+    with pytest.raises(UserError, match="expected a model folder or name"):
+        HFTokenizer(tmp_path / "nothing")
