@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class Mixture:
 
 def documents(
     seed: int, count: int, size: int, mixture: Mixture, tokenizer: Tokenizer, dialogue: Dialogue, scratch: Path
-) -> list[list[int]]:
+) -> list[Document]:
     """``count`` documents about one world of ``size`` entities, none of them with a held-out name."""
     world = World(seed, size, exclude_held_out=True)
     retriever = _index(world, scratch)
@@ -46,7 +46,15 @@ def documents(
     streams = {form: puzzles(world, form, test=False, stream=1) for form in FORMS}
     drafts = [_draft(rng, world, streams, mixture) for _ in range(count)]
     asyncio.run(_play(drafts, retriever, tokenizer, dialogue, rng))
-    return [draft.ids for draft in drafts]
+    return [Document(draft.ids, draft.spoken) for draft in drafts]
+
+
+@dataclass(frozen=True)
+class Document:
+    """Token ids, and which of them are the policy's own words."""
+
+    ids: list[int]
+    spoken: list[bool]
 
 
 @dataclass
@@ -60,6 +68,11 @@ class _Draft:
     turns: Turns | None
     last: str = ""
     ids: list[int] = field(default_factory=list)
+    spoken: list[bool] = field(default_factory=list)
+
+    def add(self, ids: Iterable[int], spoken: bool) -> None:
+        self.ids += ids
+        self.spoken += [spoken] * (len(self.ids) - len(self.spoken))
 
 
 def _draft(rng: random.Random, world: World, streams: dict[str, Iterator[Puzzle]], mixture: Mixture) -> _Draft:
@@ -85,13 +98,13 @@ async def _play(
     for draft in drafts:
         if draft.kind == "pages":
             pages = [passage(draft.world, rng.randrange(draft.world.size)) for _ in range(4)]
-            draft.ids += dialogue.observe(pages, BUDGET).token_ids
+            draft.add(dialogue.observe(pages, BUDGET).token_ids, False)
         elif draft.turns is None:
             shown = await _shown(draft, retriever, rng) if draft.kind == "rag" else []
-            draft.ids += dialogue.prompt(draft.words, search=False, passages=shown, budget=BUDGET)
-            draft.ids += tokenizer.encode(draft.last)
+            draft.add(dialogue.prompt(draft.words, search=False, passages=shown, budget=BUDGET), False)
+            draft.add(tokenizer.encode(draft.last), True)
         else:
-            draft.ids += dialogue.prompt(draft.words)
+            draft.add(dialogue.prompt(draft.words), False)
             waiting.append((draft, next(draft.turns)))
     turn = 0
     while waiting:
@@ -101,12 +114,13 @@ async def _play(
         for (draft, text), found in zip(waiting, results, strict=True):
             if draft.kind == "reading" and rng.random() < 0.3:
                 found = found[::-1]
-            draft.ids += tokenizer.encode(text) + list(dialogue.observe(found, BUDGET).token_ids)
+            draft.add(tokenizer.encode(text), True)
+            draft.add(dialogue.observe(found, BUDGET).token_ids, False)
             assert draft.turns is not None
             try:
                 following.append((draft, draft.turns.send(found)))
             except StopIteration as end:
-                draft.ids += tokenizer.encode(end.value)
+                draft.add(tokenizer.encode(end.value), True)
         waiting, turn = following, turn + 1
 
 
@@ -124,6 +138,8 @@ async def _shown(draft: _Draft, retriever: Retriever, rng: random.Random) -> lis
         found = [passage(draft.world, page) for page in pages]
     else:
         [found] = await retriever.search([draft.world.name(pages[0])], TOP_K)
+        if draft.puzzle.form == ONE_HOP and rng.random() < 0.4:
+            found = [page for page in found if page.id == str(pages[0])]
     return found if rng.random() < 0.6 else found[::-1]
 
 

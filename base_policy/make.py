@@ -19,7 +19,7 @@ import tokenizers
 import torch
 import torch.nn.functional as F
 import transformers
-from documents import Mixture, documents
+from documents import Document, Mixture, documents
 from model import make_model
 from tokens import make_tokenizer
 
@@ -47,49 +47,64 @@ class Recipe:
     world_size: int = 2500
     threads: int = 1  # one thread, so that the result does not depend on the number of cores
     bf16: bool = True
-    mixture: Mixture = field(default_factory=Mixture)
+    context_weight: float = 0.2  # of a prompt's or passage's token in the loss; the policy's own have 1
+    first_share: float = 0.6  # of all tokens: the part that is made with the first mixture
+    mixtures: tuple[Mixture, Mixture] = (
+        Mixture(demonstration=0.10, reading=0.40, rag=0.44, direct=0.02, pages=0.04),
+        Mixture(),
+    )
 
 
-def rows(recipe: Recipe, tokenizer: HFTokenizer, scratch: Path) -> Iterator[list[list[int]]]:
+def rows(recipe: Recipe, tokenizer: HFTokenizer, scratch: Path) -> Iterator[list[Document]]:
     """Endless rows: documents that fit together into ``recipe.row`` tokens, from one new world after another."""
     dialogue = Tags(tokenizer, "short", "never")
-    number = 0
+    number = seen = 0
     while True:
         seed = recipe.seed * 1000 + number
-        made = documents(seed, recipe.documents_per_world, recipe.world_size, recipe.mixture, tokenizer, dialogue, scratch)
-        made = sorted((ids for ids in made if len(ids) <= recipe.row), key=len, reverse=True)
-        packed: list[list[list[int]]] = []
-        space: dict[int, list[int]] = {}  # free tokens -> rows with that much room
-        for ids in made:
-            room = min((free for free, open_rows in space.items() if free >= len(ids) and open_rows), default=None)
-            if room is None:
-                packed.append([ids])
-                space.setdefault(recipe.row - len(ids), []).append(len(packed) - 1)
-            else:
-                row = space[room].pop()
-                packed[row].append(ids)
-                space.setdefault(room - len(ids), []).append(row)
+        mixture = recipe.mixtures[seen >= recipe.first_share * recipe.tokens]
+        made = documents(seed, recipe.documents_per_world, recipe.world_size, mixture, tokenizer, dialogue, scratch)
+        packed = _pack([document for document in made if len(document.ids) <= recipe.row], recipe.row)
         random.Random(seed).shuffle(packed)
         yield from packed
+        seen += sum(len(document.ids) for row in packed for document in row)
         number += 1
 
 
-def tensors(batch: list[list[list[int]]], length: int) -> tuple[torch.Tensor, ...]:
-    """Ids, positions, block-diagonal causal mask, and targets (-100 where nothing is predicted)."""
+def _pack(made: list[Document], length: int) -> list[list[Document]]:
+    """First-fit decreasing."""
+    packed: list[list[Document]] = []
+    space: dict[int, list[int]] = {}  # free tokens -> rows with that much room
+    for document in sorted(made, key=lambda document: len(document.ids), reverse=True):
+        need = len(document.ids)
+        room = min((free for free, waiting in space.items() if free >= need and waiting), default=None)
+        if room is None:
+            packed.append([])
+            room, row = length, len(packed) - 1
+        else:
+            row = space[room].pop()
+        packed[row].append(document)
+        space.setdefault(room - need, []).append(row)
+    return packed
+
+
+def tensors(batch: list[list[Document]], length: int, context_weight: float) -> tuple[torch.Tensor, ...]:
+    """Ids, positions, block-diagonal causal mask, targets, and the weight of each target (0: nothing to predict)."""
     ids = torch.zeros(len(batch), length, dtype=torch.long)
-    positions, documents_, targets = torch.zeros_like(ids), torch.full_like(ids, -1), torch.full_like(ids, -100)
+    positions, owner, targets = torch.zeros_like(ids), torch.full_like(ids, -1), torch.zeros_like(ids)
+    weights = torch.zeros(ids.shape)
     for r, row in enumerate(batch):
         at = 0
-        for d, document in enumerate(row):
-            span = slice(at, at + len(document))
-            ids[r, span] = torch.tensor(document)
-            positions[r, span] = torch.arange(len(document))
-            documents_[r, span] = d
-            targets[r, at : at + len(document) - 1] = torch.tensor(document[1:])
-            at += len(document)
-    same = documents_[:, None, :, None] == documents_[:, None, None, :]
-    mask = same & torch.ones(length, length, dtype=torch.bool).tril()
-    return ids, positions, mask, targets
+        for number, document in enumerate(row):
+            count = len(document.ids)
+            span, inner = slice(at, at + count), slice(at, at + count - 1)
+            ids[r, span] = torch.tensor(document.ids)
+            positions[r, span] = torch.arange(count)
+            owner[r, span] = number
+            targets[r, inner] = torch.tensor(document.ids[1:])
+            weights[r, inner] = torch.where(torch.tensor(document.spoken[1:]), 1.0, context_weight)
+            at += count
+    same = owner[:, None, :, None] == owner[:, None, None, :]
+    return ids, positions, same & torch.ones(length, length, dtype=torch.bool).tril(), targets, weights
 
 
 def train(recipe: Recipe, out: Path, scratch: Path) -> dict[str, float]:
@@ -106,26 +121,28 @@ def train(recipe: Recipe, out: Path, scratch: Path) -> dict[str, float]:
     source, seen, step, started, recent = rows(recipe, tokenizer, scratch), 0, 0, time.time(), 0.0
     while seen < recipe.tokens:
         batch = [next(source) for _ in range(recipe.rows)]
-        ids, positions, mask, targets = tensors(batch, recipe.row)
+        ids, positions, mask, targets, weights = tensors(batch, recipe.row, recipe.context_weight)
         share = seen / recipe.tokens
         rate = min(1.0, (step + 1) / recipe.warmup_steps) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * rate
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             hidden = model.model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)[0]
-            kept = targets.flatten() >= 0
+            kept = weights.flatten() > 0
             logits = model.lm_head(hidden.flatten(0, 1)[kept])
-        loss = F.cross_entropy(logits.float(), targets.flatten()[kept])
+        losses = F.cross_entropy(logits.float(), targets.flatten()[kept], reduction="none")
+        loss = (losses * weights.flatten()[kept]).sum() / weights.sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        seen += sum(len(document) for row in batch for document in row)
+        seen += sum(len(document.ids) for row in batch for document in row)
         step += 1
         recent = loss.item() if step == 1 else 0.98 * recent + 0.02 * loss.item()
         if step % 50 == 0:
-            print(f"step {step} tokens {seen / 1e6:.2f}M loss {recent:.3f} {seen / (time.time() - started):.0f} tok/s", flush=True)
-        if step % 500 == 0:
+            speed = seen / (time.time() - started)
+            print(f"step {step} tokens {seen / 1e6:.2f}M loss {recent:.3f} {speed:.0f} tok/s", flush=True)
+        if step % 100 == 0:
             model.save_pretrained(out)
     model.save_pretrained(out)
     return {"steps": step, "tokens": seen, "loss": round(recent, 4)}

@@ -5,11 +5,12 @@ Bytes remain, so any text round-trips; it is only longer. The dialogue's tags ar
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+from transformers import Qwen2Tokenizer
 
 from searchr1.data.atlas import lexicon
 from searchr1.data.atlas.questions import FORMS, questions
@@ -20,7 +21,7 @@ from searchr1.protocols.tags import INVALID
 TAGS = ("<think>", "</think>", "<search>", "</search>", "<information>", "</information>", "<answer>", "</answer>")
 EOS = "<|endoftext|>"
 DEMONSTRATION_WORDS = (
-    " one step two steps compare not found found now the before after so unknown , Doc 1(Title: \"A\") B\n 2(Title: 3("
+    ' one step two steps compare not found found now the before after so unknown ,\nDoc 1(Title: "A") B.\nDoc 2(Title: '
     "\n\n\nAnswer now. Question:\n"
 )
 
@@ -43,17 +44,24 @@ def _texts() -> Iterator[str]:
         yield DEMONSTRATION_WORDS + INVALID
 
 
-def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Train the tokenizer and save it in Hugging Face format."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+def make_tokenizer(folder: Path) -> Qwen2Tokenizer:
+    """Train the tokenizer and save it in Hugging Face format.
+
+    It splits text as Qwen2's does, whose class transformers loads for any folder that holds a Qwen2 model; that class
+    takes numbers apart, so the years are added as tokens of their own.
+    """
+    qwen = Qwen2Tokenizer()
+    trained = Tokenizer(models.BPE())
+    trained.normalizer = qwen.backend_tokenizer.normalizer
+    trained.pre_tokenizer = qwen.backend_tokenizer.pre_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=8000, min_frequency=2, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator(_texts(), trainer)
-    tokenizer.add_special_tokens([AddedToken(EOS, special=True)])
-    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=EOS, model_max_length=1024)
-    fast.save_pretrained(folder)
-    return fast
+    trained.train_from_iterator(_texts(), trainer)
+    model = json.loads(trained.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    tokenizer = Qwen2Tokenizer(vocab=model["vocab"], merges=merges, eos_token=EOS, pad_token=EOS, model_max_length=1024)
+    years = [AddedToken(f" {year}", normalized=False) for year in lexicon.YEARS]
+    tokenizer.add_tokens([*(AddedToken(tag, normalized=False) for tag in TAGS), *years])
+    tokenizer.save_pretrained(folder)
+    return tokenizer

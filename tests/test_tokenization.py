@@ -42,16 +42,16 @@ def test_nothing_is_added_hidden_or_tidied(tmp_path: Path) -> None:
     assert tokenizer.decode(ids) == " ab , é 's"
     assert len(tokenizer.encode("ab")) == 1
     assert tokenizer.decode([*ids, *tokenizer.eos_ids]) == " ab , é 's</s>"
-    assert tokenizer.eos_ids == (257,)
+    assert tokenizer.eos_ids == (258,)
     assert tokenizer.chat("ab") is None
 
 
 def test_chat_opens_the_assistants_turn(tmp_path: Path) -> None:
     tokenizer = HFTokenizer(str(save(tmp_path, TEMPLATE)))
-    assert tokenizer.chat("ab") == [258, *tokenizer.encode("ab"), 257]
+    assert tokenizer.chat("ab") == [257, *tokenizer.encode("ab"), 258]
 
 
-@pytest.mark.parametrize(("value", "expected"), [(5, (257, 5)), ([257, 9], (257, 9)), (None, (257,))])
+@pytest.mark.parametrize(("value", "expected"), [(5, (258, 5)), ([258, 9], (258, 9)), (None, (258,))])
 def test_all_end_of_sequence_tokens_are_known(tmp_path: Path, value: object, expected: tuple[int, ...]) -> None:
     save(tmp_path)
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))

@@ -79,7 +79,8 @@ class Dialogue(Protocol):
     ) -> list[int]:
         """Token ids that open the dialogue.
 
-        ``search=False`` asks for an answer without a search engine, from ``passages`` (cut to ``budget`` tokens) if any.
+        ``search=False`` asks for an answer without a search engine, from ``passages`` (cut to ``budget`` tokens) where
+        there are any.
         """
 
     def parse(self, text: str) -> Action:

@@ -51,9 +51,11 @@ _EMPTY_RUN = {".lock", "config.json.tmp"}  # what a kill inside ``create`` may l
 class RunFolder:
     """One run's folder. ``create`` and ``resume`` lock it for writing until ``close``; ``open`` only reads.
 
-    >>> with RunFolder.create("/tmp/doctest-run", {"seed": 0}) as run:  # doctest: +SKIP
-    ...     run.append_metrics({"step": 1, "train/reward": 0.25})
-    >>> RunFolder.open("/tmp/doctest-run").read_metrics()  # doctest: +SKIP
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     with RunFolder.create(path, {"seed": 0}) as run:
+    ...         run.append_metrics({"step": 1, "train/reward": 0.25})
+    ...     RunFolder.open(path).read_metrics()
     [{'step': 1, 'train/reward': 0.25}]
     """
 
@@ -216,7 +218,7 @@ def _load_config(folder: Path) -> Row:
 
 def _save_config(folder: Path, config: Mapping[str, Any]) -> Row:
     document = {"format": _RUN, "version": VERSION, "searchr1": __version__, "config": config}
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     with replacing(folder / "config.json") as file:
         file.write(text.encode())
     saved: Row = json.loads(text)["config"]

@@ -50,6 +50,11 @@ class HFTokenizer:
     def __init__(self, source: Any) -> None:
         is_name = isinstance(source, (str, Path))
         self.backend: Any = _load(str(source)) if is_name else source
+        if not self.encode("Who?"):  # transformers may load another class than the one that wrote the files
+            raise UserError(
+                f"the tokenizer of {source} turns text into no tokens at all: {type(self.backend).__name__} cannot read its "
+                "files; save it with the class that its model type implies"
+            )
         folder = Path(source if is_name else str(getattr(source, "name_or_path", "")))
         eos = [] if self.backend.eos_token_id is None else [int(self.backend.eos_token_id)]
         self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys(eos + _generation_eos(folder)))

@@ -159,8 +159,9 @@ class Trajectory:
 
     The flat views ``tokens``, ``mask`` and ``logprobs`` are derived from ``segments``, so they cannot disagree:
 
-    >>> t = Trajectory(Question("q", "?", ("a",)), (Segment(Source.PROMPT, (1, 2)),
-    ...     Segment(Source.POLICY, (3,), (-0.5,)), Segment(Source.ENVIRONMENT, (4,))), (), None, StopReason.NO_ACTION, 0, 7)
+    >>> segments = (Segment(Source.PROMPT, (1, 2)), Segment(Source.POLICY, (3,), (-0.5,)),
+    ...     Segment(Source.ENVIRONMENT, (4,)))
+    >>> t = Trajectory(Question("q", "?", ("a",)), segments, (), None, StopReason.NO_ACTION, 0, 7)
     >>> t.tokens, t.mask, t.logprobs
     ((1, 2, 3, 4), (False, False, True, False), (0.0, 0.0, -0.5, 0.0))
     """

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ def _parrot() -> Any:
             parameter.mul_(0.0)
         model.model.norm.weight.fill_(1.0)
         model.model.embed_tokens.weight.normal_()
-        for token, following in zip(order, order[1:], strict=False):
+        for token, following in pairwise(order):
             model.lm_head.weight[following] += 2.0 * model.model.embed_tokens.weight[token]
     return model
 

@@ -44,5 +44,5 @@ def test_files_that_do_not_fit_are_refused(folder: Path, name: str, keep: int | 
         path.unlink()
     else:
         path.write_bytes(data[:keep])
-    with pytest.raises(UserError, match="build (it|the index) again"):
+    with pytest.raises(UserError, match=r"build (it|the index) again"):
         CorpusStore(folder)

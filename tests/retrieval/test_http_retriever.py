@@ -128,9 +128,7 @@ async def test_a_passing_failure_is_retried(failure: httpx.Response | Exception)
 )
 async def test_a_lasting_failure_is_search_unavailable_in_one_line(failure: Any, reason: str) -> None:
     script = Script(failure)
-    with pytest.raises(
-        SearchUnavailable, match=f"^http://searchr1.test: gave up after 4 attempts: {reason}"
-    ) as caught:
+    with pytest.raises(SearchUnavailable, match=f"^http://searchr1.test: gave up after 4 attempts: {reason}") as caught:
         await script.retriever().search(["q"], 3)
     assert "\n" not in str(caught.value)
     assert script.waits == [1.0, 2.0, 4.0]
@@ -169,12 +167,14 @@ async def test_waits_grow_with_jitter(uniform: float) -> None:
         ("0", 1, 1),
         ("86400", 60, 60),
         ("soon", 1, 1),
-        (formatdate(time.time() + 30, usegmt=True), 20, 31),
-        (formatdate(time.time() - 30, usegmt=True), 1, 1),
+        (30, 10, 31),
+        (-30, 1, 1),
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])
-async def test_retry_after_is_honoured(header: str, low: float, high: float, status: int) -> None:
+async def test_retry_after_is_honoured(header: str | int, low: float, high: float, status: int) -> None:
+    if isinstance(header, int):  # seconds from now, sent as a date
+        header = formatdate(time.time() + header, usegmt=True)
     script = Script(httpx.Response(status, headers={"retry-after": header}), ok([HIT]))
     await script.retriever().search(["q"], 3)
     assert low <= script.waits[0] <= high
@@ -272,9 +272,10 @@ GOOD = json.dumps({"result": [[HIT]]}).encode()
     ],
 )
 async def test_real_servers_that_fail(handle: Any, reason: str) -> None:
+    timeout = 0.05 if handle in (hang, trickle) else 10.0
     async with (
         socket_server(handle) as url,
-        HttpRetriever(url, timeout=0.05, retries=1, backoff=0.001) as retriever,
+        HttpRetriever(url, timeout=timeout, retries=1, backoff=0.001) as retriever,
     ):
         with pytest.raises(SearchUnavailable, match=f"^{url}: gave up after 2 attempts: {reason}"):
             await retriever.search(["q"], 3)

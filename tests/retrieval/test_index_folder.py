@@ -225,7 +225,7 @@ def test_what_is_not_an_index_is_refused(corpus: Path, out: Path) -> None:
         open_index(corpus.parent)
     for broken in (b"{", b"\xff\xfe", b"[]"):
         (corpus.parent / "manifest.json").write_bytes(broken)
-        with pytest.raises(UserError, match="manifest.json: broken: .*; build the index again"):
+        with pytest.raises(UserError, match=r"manifest\.json: broken: .*; build the index again"):
             open_index(corpus.parent)
 
 
@@ -237,7 +237,7 @@ def test_a_damaged_engine_folder_is_refused(corpus: Path, out: Path, damage: str
     else:
         (path,) = [path for path in (out / "tantivy").iterdir() if path.name.endswith(damage)]
         path.write_bytes(b"{")
-    with pytest.raises(UserError, match="the index is damaged: .*; build it again"):
+    with pytest.raises(UserError, match=r"the index is damaged: .*; build it again"):
         open_index(out)
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from searchr1.agents.budget import Budget
 from searchr1.agents.transcript import Table, Transcript
 from searchr1.errors import EngineError, SearchUnavailable
 from searchr1.ports import Dialogue, Engine, Retriever, Tokenizer
-from searchr1.types import Answer, Question, Search, SearchOutcome, StopReason, Trajectory, Turn
+from searchr1.types import Answer, Invalid, Question, Search, SearchOutcome, StopReason, Trajectory, Turn
 
 
 @dataclass(frozen=True)
 class Rag:
-    """Shows the passages found for the raw question in the prompt; the policy has one turn to answer."""
+    """Shows the passages found for the raw question in the prompt; the policy has one turn to answer.
+
+    That one turn carries the search and its passages. The dialogue offers no search engine, so a search in it is an
+    invalid action. Raises ``UserError`` for a budget that cannot hold an observation.
+    """
 
     protocol: Dialogue
     tokenizer: Tokenizer
     budget: Budget
+
+    def __post_init__(self) -> None:
+        self.budget.check_wrapper(self.protocol)
 
     async def run(self, question: Question, *, engine: Engine, retriever: Retriever, seed: int) -> Trajectory:
         transcript = Transcript(question, seed)
@@ -25,24 +32,24 @@ class Rag:
             table = Table(self.protocol, self.tokenizer, self.budget, engine, retriever, session)
             try:
                 return transcript.finish(await self._play(table, transcript))
-            except SearchUnavailable:
-                return transcript.finish(StopReason.SEARCH_UNAVAILABLE)
             except EngineError:
                 return transcript.finish(StopReason.ENGINE_ERROR)
 
     async def _play(self, table: Table, transcript: Transcript) -> StopReason:
-        passages, outcome, search_seconds = await table.search(transcript.question.text)
-        prompt = self.protocol.prompt(
-            transcript.question.text, search=False, passages=passages, budget=self.budget.observation_tokens
-        )
-        transcript.open(prompt)
-        if not table.room(transcript):
+        text, room = transcript.question.text, self.budget.observation_tokens
+        try:
+            passages, outcome, search_seconds = await table.search(text)
+        except SearchUnavailable:
+            transcript.turns.append(Turn(Search(text), search=SearchOutcome.FAILED))
+            return StopReason.SEARCH_UNAVAILABLE
+        transcript.open(self.protocol.prompt(text, search=False, passages=passages, budget=room))
+        truncated = self.protocol.observe(passages, room).truncated
+        searched = Turn(Search(text), tuple(passages), outcome, truncated=truncated, search_seconds=search_seconds)
+        if not table.fits(transcript, self.budget.turn_tokens):
+            transcript.turns.append(searched)
             return StopReason.OUT_OF_TOKENS
         action, tokens, seconds = await table.speak(transcript)
-        searched = Turn(Search(transcript.question.text), tuple(passages), outcome, search_seconds=search_seconds)
-        refused = SearchOutcome.REFUSED if isinstance(action, Search) else SearchOutcome.NONE
-        spoke = Turn(action, search=refused, policy_tokens=tokens, generate_seconds=seconds)
-        transcript.turns += [searched, spoke]
-        if isinstance(action, Answer):
-            return StopReason.ANSWERED
-        return StopReason.OUT_OF_TURNS if isinstance(action, Search) else StopReason.NO_ACTION
+        if isinstance(action, Search):
+            action = Invalid(f"a search, which this dialogue does not offer: {action.query}")
+        transcript.turns.append(replace(searched, action=action, policy_tokens=tokens, generate_seconds=seconds))
+        return StopReason.ANSWERED if isinstance(action, Answer) else StopReason.NO_ACTION

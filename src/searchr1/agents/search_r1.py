@@ -15,15 +15,19 @@ from searchr1.types import Action, Answer, Question, Search, SearchOutcome, Stop
 class SearchR1:
     """The agent that is trained.
 
-    With ``budget.max_searches = 0`` it is R1 without search: the prompt does not offer a search engine.
+    With ``budget.max_searches = 0`` it is R1 without search: the prompt does not offer a search engine. Raises
+    ``UserError`` for a budget that cannot hold what the environment says.
     """
 
     protocol: Dialogue
     tokenizer: Tokenizer
     budget: Budget
 
+    def __post_init__(self) -> None:
+        self.budget.check_replies(self.protocol)
+
     async def run(self, question: Question, *, engine: Engine, retriever: Retriever, seed: int) -> Trajectory:
-        """One trajectory. Failures of engine or retriever end it with a stop reason of their own, never an exception."""
+        """One trajectory. Failures of engine or retriever end it with a stop reason of their own, not an exception."""
         transcript = Transcript(question, seed)
         with engine.session() as session:
             table = Table(self.protocol, self.tokenizer, self.budget, engine, retriever, session)
@@ -35,15 +39,15 @@ class SearchR1:
 
     async def _play(self, table: Table, transcript: Transcript) -> StopReason:
         for _ in range(self.budget.max_searches):
-            if not table.room(transcript):
+            if not table.fits(transcript, self.budget.turn_tokens):
                 return StopReason.OUT_OF_TOKENS
             action, tokens, seconds = await table.speak(transcript)
-            stop = await self._answer(table, transcript, action, tokens, seconds)
+            stop = await self._reply(table, transcript, action, tokens, seconds)
             if stop is not None:
                 return stop
         if not self.budget.forced_answer:
             return StopReason.OUT_OF_TURNS
-        if not table.room(transcript):
+        if not table.fits(transcript, self.budget.turn_tokens):
             return StopReason.OUT_OF_TOKENS
         action, tokens, seconds = await table.speak(transcript)
         outcome = SearchOutcome.REFUSED if isinstance(action, Search) else SearchOutcome.NONE
@@ -52,7 +56,7 @@ class SearchR1:
             return StopReason.ANSWERED
         return StopReason.OUT_OF_TURNS if isinstance(action, Search) else StopReason.NO_ACTION
 
-    async def _answer(
+    async def _reply(
         self, table: Table, transcript: Transcript, action: Action, tokens: int, seconds: float
     ) -> StopReason | None:
         """The environment's reply to one turn; a stop reason when the trajectory ends with it."""
@@ -60,12 +64,11 @@ class SearchR1:
             transcript.turns.append(Turn(action, policy_tokens=tokens, generate_seconds=seconds))
             return StopReason.ANSWERED
         if not isinstance(action, Search):
-            told = self.protocol.invalid()
-            transcript.told(told)
+            told = table.tell(transcript, self.protocol.invalid())
             transcript.turns.append(
-                Turn(action, policy_tokens=tokens, environment_tokens=len(told.token_ids), generate_seconds=seconds)
+                Turn(action, policy_tokens=tokens, environment_tokens=told, generate_seconds=seconds)
             )
-            return None
+            return None if told else StopReason.OUT_OF_TOKENS
         try:
             passages, outcome, search_seconds = await table.search(action.query)
         except SearchUnavailable:
@@ -73,9 +76,9 @@ class SearchR1:
                 Turn(action, search=SearchOutcome.FAILED, policy_tokens=tokens, generate_seconds=seconds)
             )
             return StopReason.SEARCH_UNAVAILABLE
-        told = self.protocol.observe(passages, self.budget.observation_tokens)
-        transcript.told(told)
+        observation = self.protocol.observe(passages, self.budget.observation_tokens)
+        told = table.tell(transcript, observation)
         transcript.turns.append(
-            Turn(action, tuple(passages), outcome, tokens, len(told.token_ids), told.truncated, seconds, search_seconds)
+            Turn(action, tuple(passages), outcome, tokens, told, observation.truncated, seconds, search_seconds)
         )
-        return None
+        return None if told else StopReason.OUT_OF_TOKENS

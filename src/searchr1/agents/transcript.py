@@ -89,6 +89,13 @@ class Table:
         outcome = SearchOutcome.FOUND if passages else SearchOutcome.EMPTY
         return passages, outcome, time.perf_counter() - started
 
-    def room(self, transcript: Transcript, extra: int = 0) -> bool:
-        """Whether one more turn, after ``extra`` tokens, fits the context."""
-        return transcript.tokens + extra + self.budget.turn_tokens <= self.budget.context_tokens
+    def tell(self, transcript: Transcript, observation: Observation) -> int:
+        """Add an observation; its tokens, or 0 where it does not fit the context and is left out."""
+        if not self.fits(transcript, len(observation.token_ids)):
+            return 0
+        transcript.told(observation)
+        return len(observation.token_ids)
+
+    def fits(self, transcript: Transcript, tokens: int) -> bool:
+        """Whether so many more tokens fit the context."""
+        return transcript.tokens + tokens <= self.budget.context_tokens

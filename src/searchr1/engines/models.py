@@ -40,7 +40,7 @@ def load_model(model: Any, dtype: str | None = None, device: str | None = None) 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = DTYPES[dtype] if dtype else torch.float32 if device == "cpu" else "auto"
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=chosen, attn_implementation="sdpa")
+        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=chosen)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"no causal language model in {model!r}: expected a model folder or name; {reason}") from error

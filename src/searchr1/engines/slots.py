@@ -42,9 +42,10 @@ class SlotCache(Cache):
         self.slots = 0
         self.columns = 0
         self._rows: slice | torch.Tensor = slice(0)
-        self._offsets = torch.empty(0)
-        self._positions = torch.empty(0)
+        self._write = torch.empty(0)
         self._read = 0
+        self._index: dict[int, torch.Tensor] = {}
+        """Where the pass's keys go in a layer's flat store, by the layer's number of heads."""
 
     def reserve(self, slots: int, columns: int) -> None:
         """Make room for ``slots`` rows of ``columns`` tokens; what is stored stays."""
@@ -61,10 +62,9 @@ class SlotCache(Cache):
         """The next pass's batch is ``rows`` (the first slots, or slot numbers [batch]); its new tokens go to columns
         ``write`` [batch, new] and it reads the first ``read`` columns."""
         self._rows = rows
+        self._write = write
         self._read = read
-        slots = torch.arange(rows.stop, device=write.device) if isinstance(rows, slice) else rows
-        self._offsets = slots[:, None, None]
-        self._positions = write[:, None, :]
+        self._index.clear()
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -90,12 +90,19 @@ class SlotCache(Cache):
 
     def _put(self, store: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         slots, heads, columns, size = store.shape
-        head = torch.arange(heads, device=store.device)[None, :, None]
-        index = ((self._offsets * heads + head) * columns + self._positions).reshape(-1)
-        store.view(slots * heads * columns, size).index_copy_(0, index, states.reshape(-1, size).to(store.dtype))
+        flat = store.view(slots * heads * columns, size)
+        flat.index_copy_(0, self._places(heads), states.reshape(-1, size).to(store.dtype))
         if isinstance(self._rows, slice):
             return store[self._rows, :, : self._read]
         return store[:, :, : self._read].index_select(0, self._rows)
+
+    def _places(self, heads: int) -> torch.Tensor:
+        if heads not in self._index:
+            write = self._write
+            rows = torch.arange(len(write), device=write.device) if isinstance(self._rows, slice) else self._rows
+            row_heads = rows[:, None] * heads + torch.arange(heads, device=write.device)
+            self._index[heads] = (row_heads[:, :, None] * self.columns + write[:, None, :]).reshape(-1)
+        return self._index[heads]
 
     def _fresh(self, states: torch.Tensor) -> torch.Tensor:
         _, heads, _, size = states.shape

@@ -38,10 +38,11 @@ async def recall(
          "title_recall": {...}, "all_titles_recall": {...}}
 
     ``answer_recall``: the share of questions of which a passage holds an accepted answer, in whole words after
-    normalisation, in title or text; questions whose only answers are yes or no are left out. ``title_recall``: the
-    mean share of a question's ``supporting_titles`` among the passages' titles; ``all_titles_recall``: the share of
-    questions with all of them there. A table without a question that counts is empty. Raises UserError for no
-    questions and for a ``k`` out of range, SearchUnavailable from the retriever.
+    normalisation, in title or text; questions whose only answers are yes or no, or of which normalisation leaves
+    nothing ("The"), do not count. ``title_recall``: the mean share of a question's ``supporting_titles`` among the
+    passages' titles; ``all_titles_recall``: the share of questions with all of them there. A table without a question
+    that counts is empty. Raises UserError for no questions and for a ``k`` out of range, SearchUnavailable from the
+    retriever.
     """
     if not questions:
         raise UserError("recall: expected at least one question, got none")
@@ -83,7 +84,7 @@ def holds_answer(passage: Passage, answers: Iterable[str]) -> bool:
 
 def _score(question: Question, passages: Sequence[Passage], ks: Sequence[int]) -> _Scores:
     answer = None
-    if not {normalize(text) for text in question.answers} <= {"yes", "no"}:
+    if not {normalize(text) for text in question.answers} <= {"yes", "no", ""}:
         hits = [holds_answer(passage, question.answers) for passage in passages]
         answer = {k: float(any(hits[:k])) for k in ks}
     titles = None

@@ -1,5 +1,7 @@
 """The dialogue of Search-R1 (arXiv 2503.09516, table 1): ``<think>``, ``<search>``, ``<information>``, ``<answer>``.
 
+::
+
     Question: Who wrote Dune?
     <think> one step</think><search> Dune</search>          sampled; the engine stops at the closing tag
 
@@ -10,6 +12,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,22 +63,21 @@ class Tags:
             with_search = (folder / f"{self.prompt_template}.txt").read_text(encoding="utf-8")
             return with_search, (folder / f"{self.prompt_template}-no-search.txt").read_text(encoding="utf-8")
         path = Path(self.prompt_template)
-        if not path.is_file():
-            raise UserError(
-                f"protocol.prompt_template: expected a text file or one of {', '.join(PROMPTS)}, got "
-                f"{self.prompt_template!r}{nearest(self.prompt_template, PROMPTS)}"
-            )
-        other = path.with_name(f"{path.stem}-no-search{path.suffix}")
-        texts = [p.read_text(encoding="utf-8") for p in (path, other if other.is_file() else path)]
-        for source, text in zip((path, other), texts, strict=True):
-            if "{question}" not in text:
-                raise UserError(f"{source}: a prompt needs the place holder {{question}}; add it where the question goes")
-        return texts[0], texts[1]
+        other = path.with_name(f"{path.stem}-no-search{path.suffix}") if path.name else path
+        with_search = _read_template(path)
+        return with_search, _read_template(other) if os.path.isfile(other) else with_search
 
-    def prompt(self, question: str, *, search: bool = True, passages: Sequence[Passage] = (), budget: int = 0) -> list[int]:
+    def prompt(
+        self, question: str, *, search: bool = True, passages: Sequence[Passage] = (), budget: int = 0
+    ) -> list[int]:
         """Ids that open the dialogue, chat template applied where it is wanted.
 
-        ``passages`` (at most ``budget`` tokens of them) are shown at the end of the prompt: one-shot RAG.
+        ``passages`` (at most ``budget`` tokens of them) are shown at the end of the prompt: one-shot RAG. Raises
+        ``UserError`` where ``chat`` is "always" and the tokenizer has no chat template.
+
+        >>> from searchr1.tokenization import ByteTokenizer
+        >>> bytes(Tags(ByteTokenizer(), "short").prompt("Who wrote Dune?"))
+        b'Question: Who wrote Dune?\\n'
         """
         text = self._templates[0 if search else 1].replace("{question}", question.strip())
         shown = list(self.observe(passages, budget).token_ids) if passages else []
@@ -84,13 +86,16 @@ class Tags:
             if ids is not None:
                 return ids
             if self.chat == "always":
-                raise UserError("protocol.chat is 'always' but this tokenizer has no chat template; use 'auto' or 'never'")
+                raise UserError(
+                    "protocol.chat is 'always' but this tokenizer has no chat template; use 'auto' or 'never'"
+                )
         return self.tokenizer.encode(text) + shown
 
     def parse(self, text: str) -> Action:
-        """The action that the first closing tag completes.
+        """The action that the first closing tag completes, from the last opening tag before it.
 
-        >>> tags.parse("<think> hm </think><search> Dune author </search>")  # doctest: +SKIP
+        >>> from searchr1.tokenization import ByteTokenizer
+        >>> Tags(ByteTokenizer()).parse("<think> hm </think><search> Dune author </search> <answer> me </answer>")
         Search(query='Dune author')
         """
         close = _CLOSING.search(text)
@@ -110,19 +115,24 @@ class Tags:
 
         When they do not fit, the longest passages are cut, at token boundaries and each to the same length; the
         wrapper is always whole. Raises ``ValueError`` when the budget cannot hold even the empty wrapper.
+
+        >>> from searchr1.tokenization import ByteTokenizer
+        >>> passages = [Passage("1", "A", "long"), Passage("2", "B", "b")]
+        >>> bytes(Tags(ByteTokenizer()).observe(passages, 71).token_ids)
+        b'\\n\\n<information>Doc 1(Title: "A") lo\\nDoc 2(Title: "B") b</information>\\n\\n'
         """
+        head, tail = self._wrapper
+        room = budget - len(head) - len(tail)
+        if room < 0:
+            raise ValueError(f"an observation needs at least {budget - room} tokens for its wrapper, got {budget}")
         docs = [f'Doc {i}(Title: "{p.title}") {p.text}' for i, p in enumerate(passages, 1)]
         ids = self.tokenizer.encode(OPEN + "\n".join(docs) + CLOSE)
         if len(ids) <= budget:
             return Observation(tuple(ids))
-        head, tail = self._wrapper
-        room = budget - len(head) - len(tail)
-        if room < 0:
-            raise ValueError(f"an observation needs at least {len(head) + len(tail)} tokens for its wrapper, got {budget}")
-        pieces = [self.tokenizer.encode(doc + "\n" * (i < len(docs) - 1)) for i, doc in enumerate(docs)]
+        pieces = [self.tokenizer.encode("\n" * (i > 0) + doc) for i, doc in enumerate(docs)]
         limit = _share([len(piece) for piece in pieces], room)
-        body = [token for piece in pieces for token in piece[:limit]][:room]
-        return Observation((*head, *body, *tail), truncated=True)
+        body = [token for piece in pieces for token in piece[:limit]]
+        return Observation((*head, *body, *tail), truncated=any(len(piece) > limit for piece in pieces))
 
     @cached_property
     def _wrapper(self) -> tuple[list[int], list[int]]:
@@ -132,18 +142,30 @@ class Tags:
         return Observation(tuple(self.tokenizer.encode(INVALID)))
 
 
+def _read_template(path: Path) -> str:
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that no file can have
+        raise UserError(
+            f"protocol.prompt_template: expected a text file or one of {', '.join(PROMPTS)}, got "
+            f"{str(path)!r}{nearest(str(path), PROMPTS)}"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected a prompt as UTF-8 text: {error}") from error
+    if "{question}" not in text:
+        raise UserError(f"{path}: a prompt needs the place holder {{question}}; add it where the question goes")
+    return text
+
+
 def _share(lengths: Sequence[int], room: int) -> int:
-    """The largest common limit under which pieces of these lengths fit into ``room``.
+    """The largest common limit under which pieces of these lengths fit into ``room``; the longest where all fit.
 
     >>> _share([10, 2, 10], 12)
     5
     """
-    limit, left = 0, sorted(lengths)
-    while left and room >= len(left):
-        step = min(left[0] - limit, room // len(left))
-        limit += step
-        room -= step * len(left)
-        left = [length for length in left if length > limit]
-        if step == 0 and left:
-            break
-    return limit
+    for served, length in enumerate(sorted(lengths)):
+        share = room // (len(lengths) - served)
+        if length > share:
+            return share
+        room -= length
+    return max(lengths, default=0)

@@ -26,7 +26,7 @@ from searchr1.run_files import VERSION, Row, replacing
 MAX_POINTS = 500
 """Longer runs are drawn as the means of equally many neighbouring steps."""
 
-_SCRIPTS = ("report.js", "charts.js", "browser.js")
+_SCRIPTS = ("report.js", "charts.js", "plot.js", "browser.js", "tokens.js")
 
 
 def write_page(run_path: Path, out: Path | None) -> Path:

@@ -1,4 +1,4 @@
-// Helpers shared by charts.js and browser.js. Text from the run is only ever set as text, never parsed as markup.
+// Helpers shared by the other scripts. Text from the run is only ever set as text, never parsed as markup.
 
 /** make("p", {class: "note", onclick: f}, "text", child) */
 function make(name, attributes = {}, ...children) {

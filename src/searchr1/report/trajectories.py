@@ -166,7 +166,7 @@ def _note(shown: int, seen: int, opened: int, files: int) -> str:
     if shown == seen and opened == files:
         return ""
     text = f"Showing {shown:,} of the {seen:,} trajectories in {opened:,} of {files:,} step files"
-    return f"{text}: questions and groups drawn at random, the newest and the first steps before the others. "
+    return f"{text}; questions and groups were drawn by the hash of their names. "
 
 
 def _question(row: Row) -> Row:

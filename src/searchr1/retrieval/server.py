@@ -98,18 +98,20 @@ def server_of(app: FastAPI) -> uvicorn.Server:
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket. Raises UserError when the port is taken or the address is not ours."""
+    if not 0 <= port <= 65535:  # the system would take it modulo 65536
+        raise UserError(f"--port: expected a number from 0 (any free port) to 65535, got {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UserError(f"cannot listen on {host}:{port}: {error}; choose another --host or --port") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(2048)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
         raise UserError(f"cannot listen on {host}:{port}: {error}; choose another --host or --port") from error
     return listener
@@ -120,7 +122,9 @@ def _check(queries: Sequence[str], topk: int, max_queries: int, max_characters: 
         raise HTTPException(400, f'"queries": expected at most {max_queries}, got {len(queries)}')
     for place, query in enumerate(queries):
         if len(query) > max_characters:
-            raise HTTPException(400, f'"queries"[{place}]: expected {max_characters} characters, got {len(query)}')
+            raise HTTPException(
+                400, f'"queries"[{place}]: expected at most {max_characters} characters, got {len(query)}'
+            )
     if not 1 <= topk <= max_topk:
         raise HTTPException(400, f'"topk": expected a number from 1 to {max_topk}, got {topk}')
 

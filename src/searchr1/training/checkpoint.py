@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from searchr1.errors import UserError
-from searchr1.training.policy import Policy, load_model
+from searchr1.training.policy import Policy, load_model, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,7 +50,8 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        policy.model.save_pretrained(temporary)
+        with quiet():
+            policy.model.save_pretrained(temporary)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
         torch.save(

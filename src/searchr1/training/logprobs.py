@@ -133,7 +133,12 @@ def _hidden_states(model: PreTrainedModel, packed: PackedBatch) -> Tensor:
             "trajectories, or use a model with full attention"
         )
     mask = block_mask(packed.segment_ids)
-    if config._attn_implementation != "sdpa":  # the others add the mask to the scores
+    attention = config._attn_implementation
+    if attention not in ("sdpa", "eager"):
+        raise UserError(
+            f"training packs samples under a mask, for 'sdpa' or 'eager' attention; the model has {attention!r}"
+        )
+    if attention == "eager":  # adds the mask to the scores
         mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
     decoder = _untyped(model).get_decoder()
     # use_cache=False: with a cache a model in eval mode would ignore the packing and mix the samples of a row.

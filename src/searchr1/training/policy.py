@@ -9,58 +9,23 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from searchr1.errors import NumericalError, UserError
 from searchr1.training.logprobs import TokenScores, check_head, policy_logprobs
+from searchr1.training.optimization import Optimization
 from searchr1.training.packing import PackedBatch
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 LossFunction = Callable[[PackedBatch, TokenScores], tuple[Tensor, Mapping[str, Tensor]]]
 """A micro-batch's share of the loss, and metrics: shares to be added, or, where a name ends in ``_max``, maxima."""
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """How an update is made: AdamW (arXiv 1711.05101), linear warm-up, then a constant learning rate."""
-
-    learning_rate: float = 1e-6
-    warmup_updates: int = 0
-    weight_decay: float = 0.01
-    """Not applied to vectors (norms and biases)."""
-    beta1: float = 0.9
-    beta2: float = 0.999
-    max_grad_norm: float = 1.0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the decoder's arithmetic; weights, optimiser state and the output head stay float32."""
-    gradient_checkpointing: bool = False
-    chunk_tokens: int = 1024
-    """Trained tokens whose full-vocabulary logits exist at one time."""
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("float32", "bfloat16"):
-            raise UserError(f"precision: expected 'float32' or 'bfloat16', got {self.precision!r}")
-        for name in ("learning_rate", "max_grad_norm", "chunk_tokens"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}: expected a number above 0, got {getattr(self, name)}")
-        for name in ("warmup_updates", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}: expected a number of at least 0, got {getattr(self, name)}")
-
-    def learning_rate_at(self, update: int) -> float:
-        """Learning rate of update number ``update``, counted from 0.
-
-        >>> [Optimization(learning_rate=1.0, warmup_updates=4).learning_rate_at(u) for u in (0, 1, 3, 9)]
-        [0.25, 0.5, 1.0, 1.0]
-        """
-        return self.learning_rate * min(1.0, (update + 1) / max(1, self.warmup_updates))
 
 
 class Policy:
@@ -84,7 +49,9 @@ class Policy:
         self.reference = _frozen_copy(model) if reference else None
         untyped: Any = model
         if self.optimization.gradient_checkpointing:
-            untyped.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            old_name = "gradient_checkpointing_enable"  # before transformers 5.20 or so
+            enable = getattr(untyped, "activation_checkpointing_enable", None) or getattr(untyped, old_name)
+            enable({"use_reentrant": False})
         untyped.train()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -133,7 +100,7 @@ class Policy:
         scores_N = torch.empty(sum(len(packed.flat_N) for packed in batches))
         for packed in batches:
             scores = self._scores(model, packed.to(model.device), with_entropy=False)
-            scores_N[packed.flat_N] = scores.logprobs_N.float().cpu()
+            scores_N[packed.flat_N.cpu()] = scores.logprobs_N.float().cpu()
         return scores_N
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -187,21 +154,44 @@ def _disable_dropout(model: torch.nn.Module) -> None:
 def load_model(source: str | Path, *, device: str = "cpu") -> PreTrainedModel:
     """A causal language model with float32 weights, from a Hugging Face folder or hub name.
 
-    Raises ``UserError`` when there is none, or it cannot be read.
+    Raises ``UserError`` when there is none, it cannot be read, or some of its weights are not there (which
+    transformers would make up at random).
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    model = _from_pretrained(AutoModelForCausalLM, source, "model", dtype=torch.float32)
+    folder = Path(source)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise UserError(f"model: expected a Hugging Face folder with a config.json, got {folder}")
+    if not folder.exists() and (isinstance(source, Path) or str(source).count("/") != 1 or str(source)[0] in "./~"):
+        raise UserError(f"model: there is no folder {source}; give a Hugging Face folder or a hub name (owner/name)")
+    auto: Any = AutoModelForCausalLM
+    try:
+        with quiet():
+            model, report = auto.from_pretrained(str(source), dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"model: cannot load a model from {source}: {reason}") from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UserError(f"model: {source} lacks {len(missing)} of the model's weights, the first is {missing[0]}")
     loaded: PreTrainedModel = model.to(device)
     return loaded
 
 
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face folder or hub name. Raises ``UserError`` as ``load_model`` does."""
-    from transformers import AutoTokenizer
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars that transformers shows for every file it reads or writes."""
+    from transformers.utils import logging as transformers_logging
 
-    tokenizer: PreTrainedTokenizerBase = _from_pretrained(AutoTokenizer, source, "tokenizer")
-    return tokenizer
+    logging: Any = transformers_logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load_policy(
@@ -215,16 +205,3 @@ def load_policy(
     """A ``Policy`` of ``load_model(source)``."""
     model = load_model(source, device=device)
     return Policy(model, optimization, temperature=temperature, reference=reference)
-
-
-def _from_pretrained(loader: Any, source: str | Path, what: str, **options: Any) -> Any:
-    folder = Path(source)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise UserError(f"model: expected a Hugging Face folder with a config.json, got {folder}")
-    if not folder.exists() and (isinstance(source, Path) or str(source).count("/") != 1 or str(source)[0] in "./~"):
-        raise UserError(f"model: there is no folder {source}; give a Hugging Face folder or a hub name (owner/name)")
-    try:
-        return loader.from_pretrained(str(source), **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model: cannot load a {what} from {source}: {reason}") from error

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count as numbers
+from itertools import islice
 
 from searchr1.data.atlas import text
 from searchr1.data.atlas.world import FACTS, KINDS, Kind, World, is_held_out, mix
@@ -14,7 +16,9 @@ from searchr1.types import Question
 
 ONE_HOP, TWO_HOP, COMPARISON = "one-hop", "two-hop", "comparison"
 
-_LINKS = {kind: tuple(fact for fact, values in facts.items() if isinstance(values, Kind)) for kind, facts in FACTS.items()}
+_LINKS = {
+    kind: tuple(fact for fact, values in facts.items() if isinstance(values, Kind)) for kind, facts in FACTS.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +35,23 @@ class Puzzle:
     by: str = ""
 
 
+_MOST_MISSES = 20_000
+"""Draws in a row without a puzzle that end a stream: where a world has any, one draw in 1000 or more hits."""
+
+
 def puzzles(world: World, form: str, *, test: bool, stream: int = 0) -> Iterator[Puzzle]:
-    """An endless stream of puzzles of one form; ``stream`` selects an independent one."""
-    number = 0
-    while True:
+    """An endless stream of puzzles of one form; ``stream`` selects an independent one.
+
+    It ends, and holds nothing, only where the world has no such puzzle (no pair of entities with reserved names, say).
+    """
+    missed = 0
+    for number in numbers():
         puzzle = _MAKERS[form](world, mix(world.seed, _NUMBERS[form], int(test), stream, number), test)
-        number += 1
+        missed = missed + 1 if puzzle is None else 0
         if puzzle is not None:
             yield puzzle
+        elif missed == _MOST_MISSES:
+            return
 
 
 def question(world: World, puzzle: Puzzle, wording: int = 0) -> Question:
@@ -55,17 +68,26 @@ def question(world: World, puzzle: Puzzle, wording: int = 0) -> Question:
     return Question(identity, words, text.answers(world, puzzle.about, puzzle.fact), puzzle.form, metadata)
 
 
-def questions(world: World, form: str, count: int, *, test: bool) -> list[Question]:
-    """``count`` different questions of one form. Raises ``ValueError`` when the world is too small for them."""
-    found: dict[str, Question] = {}
+def distinct_questions(world: World, form: str, *, test: bool) -> Iterator[Question]:
+    """Different questions of one form, until (nearly) all that the world has were given."""
+    seen: set[str] = set()
+    repeated = 0
     for tries, puzzle in enumerate(puzzles(world, form, test=test)):
         made = question(world, puzzle, mix(tries) % text.WORDINGS)
-        found.setdefault(made.id, made)
-        if len(found) == count:
-            break
-        if tries > 100 * count:
-            raise ValueError(f"a world of {world.size} entities has no {count} different {form} questions; make it larger")
-    return list(found.values())
+        if made.id not in seen:
+            seen.add(made.id)
+            repeated = 0
+            yield made
+        elif (repeated := repeated + 1) > 1000 + 5 * len(seen):
+            return
+
+
+def questions(world: World, form: str, count: int, *, test: bool) -> list[Question]:
+    """``count`` different questions of one form. Raises ``ValueError`` when the world is too small for them."""
+    found = list(islice(distinct_questions(world, form, test=test), count))
+    if len(found) < count:
+        raise ValueError(f"a world of {world.size} entities has no {count} different {form} questions; make it larger")
+    return found
 
 
 def _pick(world: World, chance: int, test: bool, kind: Kind | None = None) -> int | None:

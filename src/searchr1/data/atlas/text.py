@@ -16,11 +16,13 @@ _PASSAGES: dict[Kind, tuple[str, ...]] = {
     ),
     Kind.TOWN: (
         "{name} is a town [founded|settled] in {year}, [known|famous] for its {craft}; its mayor is {mayor}.",
-        "The town of {name}, [led by mayor|whose mayor is] {mayor}, dates from {year} and [makes|is known for] {craft}.",
+        "The town of {name}, [led by mayor|whose mayor is] {mayor}, dates from {year} and "
+        "[makes|is known for] {craft}.",
         "Mayor {mayor} [leads|governs] {name}, a town of {year} that [makes|is famous for] {craft}.",
     ),
     Kind.COMPANY: (
-        "{name} is a company [based|with its seat] in {seat}, founded in {year} by {founder}, [making|selling] {product}.",
+        "{name} is a company [based|with its seat] in {seat}, founded in {year} by {founder}, "
+        "[making|selling] {product}.",
         "{founder} founded {name} in {year}; the company [makes|sells] {product} in {seat}.",
         "[Based in|A company of] {seat}, {name} [makes|sells] {product} and was founded by {founder} in {year}.",
     ),

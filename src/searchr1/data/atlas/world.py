@@ -33,7 +33,12 @@ class Kind(StrEnum):
 KINDS = tuple(Kind)
 
 FACTS: dict[Kind, dict[str, Kind | tuple[str, ...]]] = {
-    Kind.PERSON: {"birthplace": Kind.TOWN, "employer": Kind.COMPANY, "work": lexicon.PROFESSIONS, "year": lexicon.YEARS},
+    Kind.PERSON: {
+        "birthplace": Kind.TOWN,
+        "employer": Kind.COMPANY,
+        "work": lexicon.PROFESSIONS,
+        "year": lexicon.YEARS,
+    },
     Kind.TOWN: {"mayor": Kind.PERSON, "craft": lexicon.GOODS, "year": lexicon.YEARS},
     Kind.COMPANY: {"founder": Kind.PERSON, "seat": Kind.TOWN, "product": lexicon.GOODS, "year": lexicon.YEARS},
     Kind.BOOK: {"author": Kind.PERSON, "publisher": Kind.COMPANY, "genre": lexicon.GENRES, "year": lexicon.YEARS},

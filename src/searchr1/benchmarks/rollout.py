@@ -1,0 +1,248 @@
+"""Multi-turn rollouts: the local engine beside transformers' own ``generate`` in lock-step.
+
+Both serve the same dialogues with the same model in the same process: a turn is sampled up to a stop string or a limit,
+the environment appends an observation, and so on. The peer is run in two ways. *Stopping*: each row stops at the tag,
+every turn waits for the slowest row and starts by prefilling the whole left-padded batch again. *Cutting*: as the
+first Search-R1 (arXiv 2503.09516) does it, every row is sampled up to the turn's limit and what follows the tag is
+thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from searchr1.engines.local import LocalEngine
+from searchr1.engines.stops import StopRule
+from searchr1.ports import Tokenizer
+from searchr1.types import Sampling
+
+Observe = Callable[[int, int, Sequence[int]], "list[int] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Dialogues to be had with a model."""
+
+    model: Any
+    tokenizer: Tokenizer
+    prompts: list[list[int]]
+    observe: Observe
+    """(trajectory, turn, sampled ids) -> the observation's ids, or None when the trajectory is over."""
+    stops: tuple[str, ...]
+    turns: int = 3
+    limit: int = 128
+    """Tokens a turn may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one rollout took; ``tokens`` counts sampled ones up to each turn's stop."""
+
+    wall: float
+    cpu: float
+    tokens: int
+
+
+def bench_rollout(
+    workload: Workload | None = None,
+    *,
+    trajectories: Sequence[int] = (64,),
+    rounds: int = 3,
+    turns: int = 3,
+    limit: int = 128,
+    cutting: bool = True,
+) -> list[dict[str, Any]]:
+    """Trajectories per second, ours beside theirs, medians of interleaved rounds.
+
+    Without a ``workload`` a random Qwen2 of 1.2 million parameters talks to itself, its turns ended by a common token
+    (16 tokens a turn on average); a given one is run with as many of its prompts as each of ``trajectories`` asks for.
+    Rows have the keys figure, unit, ours, peer, theirs, ratio; a ratio above 1 means ours is faster.
+    """
+    whole = workload or random_workload(max(trajectories), turns=turns, limit=limit)
+    rows: list[dict[str, Any]] = []
+    for count in trajectories:
+        part = replace(whole, prompts=whole.prompts[:count])
+        longest = part.limit * part.turns + 8 * max(map(len, part.prompts)) + 1024
+        engine = LocalEngine(part.model, part.tokenizer, slots=count, max_length=longest)
+        systems: dict[str, Callable[[int], int]] = {
+            "ours": lambda seed, part=part, engine=engine: asyncio.run(_rollout(engine, part, seed)),  # type: ignore[misc]
+            "transformers generate, stopping at the tags": lambda seed, part=part: lockstep(part, seed, stop=True),  # type: ignore[misc]
+        }
+        if cutting:
+            systems["transformers generate, cutting at the tags"] = lambda seed, part=part: lockstep(  # type: ignore[misc]
+                part, seed, stop=False
+            )
+        costs = _interleaved(systems, rounds)
+        for peer in list(systems)[1:]:
+            rows += _rows(len(part.prompts), costs["ours"], peer, costs[peer], part.model.device.type == "cpu")
+    return rows
+
+
+def _interleaved(systems: dict[str, Callable[[int], int]], rounds: int) -> dict[str, list[Cost]]:
+    costs: dict[str, list[Cost]] = {name: [] for name in systems}
+    for seed in range(rounds):
+        for name, run in systems.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            tokens = run(seed)
+            costs[name].append(Cost(time.perf_counter() - wall, time.process_time() - cpu, tokens))
+    return costs
+
+
+def _rows(count: int, ours: list[Cost], peer: str, theirs: list[Cost], on_cpu: bool) -> list[dict[str, Any]]:
+    def row(what: str, unit: str, value: Callable[[Cost], float]) -> dict[str, Any]:
+        left, right = (statistics.median(map(value, costs)) for costs in (ours, theirs))
+        return {
+            "figure": f"rollout of {count} trajectories, {what}",
+            "unit": unit,
+            "ours": round(left, 3),
+            "peer": peer,
+            "theirs": round(right, 3),
+            "ratio": round(left / right, 3),
+        }
+
+    rows = [
+        row("wall time", "trajectories/s", lambda cost: count / cost.wall),
+        row("sampled tokens", "tokens/s", lambda cost: cost.tokens / cost.wall),
+    ]
+    if on_cpu:
+        rows.insert(1, row("processor time", "trajectories/s", lambda cost: count / cost.cpu))
+    return rows
+
+
+async def _rollout(engine: LocalEngine, work: Workload, seed: int) -> int:
+    async def dialogue(index: int) -> int:
+        tokens, context = 0, work.prompts[index]
+        with engine.session() as session:
+            for turn in range(work.turns):
+                sampling = Sampling(work.limit, stop=work.stops, seed=hash((seed, index, turn)))
+                completion = await engine.generate(context, sampling, session=session)
+                tokens += len(completion.token_ids)
+                observation = work.observe(index, turn, completion.token_ids)
+                if observation is None:
+                    break
+                context = [*context, *completion.token_ids, *observation]
+        return tokens
+
+    return sum(await asyncio.gather(*map(dialogue, range(len(work.prompts)))))
+
+
+def lockstep(work: Workload, seed: int, *, stop: bool) -> int:
+    """The rollout with ``model.generate``, all trajectories at the same turn; sampled tokens up to the stops."""
+    torch.manual_seed(seed)
+    model = work.model.eval()
+    contexts = dict(enumerate(work.prompts))
+    tokens = 0
+    for turn in range(work.turns):
+        width = max(map(len, contexts.values()))
+        padded = [[0] * (width - len(ids)) + ids for ids in contexts.values()]
+        attended = [[0] * (width - len(ids)) + [1] * len(ids) for ids in contexts.values()]
+        with torch.inference_mode():
+            output = model.generate(
+                torch.tensor(padded, device=model.device),
+                attention_mask=torch.tensor(attended, device=model.device),
+                max_new_tokens=work.limit,
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                pad_token_id=0,
+                eos_token_id=list(work.tokenizer.eos_ids) or None,
+                stopping_criteria=[_Stopping(work, width)] if stop else None,
+            )
+        rule = StopRule(work.stops, work.tokenizer)
+        following = {}
+        for (index, context), row in zip(contexts.items(), output[:, width:].tolist(), strict=True):
+            sampled = _cut(row, rule, work.tokenizer.eos_ids)
+            tokens += len(sampled)
+            observation = work.observe(index, turn, sampled)
+            if observation is not None:
+                following[index] = [*context, *sampled, *observation]
+        if not following:
+            break
+        contexts = following
+    return tokens
+
+
+class _Stopping:
+    """Rows are done once a stop string is complete: the engine's own rule, so that both pay the same for it."""
+
+    def __init__(self, work: Workload, width: int) -> None:
+        self._rule = StopRule(work.stops, work.tokenizer)
+        self._width = width
+        self._done: list[bool] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        rows = input_ids[:, self._width :].tolist()
+        self._done = self._done or [False] * len(rows)
+        self._done = [done or self._rule.completed(row) for done, row in zip(self._done, rows, strict=True)]
+        return torch.tensor(self._done, device=input_ids.device)
+
+
+def _cut(row: list[int], rule: StopRule, eos_ids: Sequence[int]) -> list[int]:
+    for end in range(1, len(row) + 1):
+        if row[end - 1] in eos_ids or rule.completed(row[:end]):
+            return row[:end]
+    return row
+
+
+class _Tags:
+    """The tokenizer of the random workload: one id in ``every`` closes a tag, the others are words."""
+
+    eos_ids: tuple[int, ...] = ()
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+
+    def encode(self, text: str) -> list[int]:
+        raise NotImplementedError("the random workload has no text")
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(" word" if i % self._every else "</search>" for i in token_ids)
+
+    def chat(self, text: str) -> list[int] | None:
+        return None
+
+
+def random_workload(trajectories: int, *, turns: int = 3, limit: int = 128, observation: int = 50) -> Workload:
+    """A random model of the Qwen2 architecture (4 layers, width 128), prompts and observations of random words."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=2600,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    torch.manual_seed(0)
+    model: Any = Qwen2ForCausalLM(config)
+
+    def words(seed: int, size: int) -> list[int]:
+        generator = random.Random(seed)
+        return [generator.randrange(config.vocab_size) for _ in range(generator.randint(size * 4 // 5, size * 6 // 5))]
+
+    def observe(index: int, turn: int, sampled: Sequence[int]) -> list[int] | None:
+        return words(1000 * index + turn, observation) if turn + 1 < turns else None
+
+    return Workload(
+        model=model,
+        tokenizer=_Tags(16),
+        prompts=[words(-1 - index, observation) for index in range(trajectories)],
+        observe=observe,
+        stops=("</search>", "</answer>"),
+        turns=turns,
+        limit=limit,
+    )

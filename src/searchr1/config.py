@@ -1,0 +1,249 @@
+"""Recipes: TOML plus ``--set key=value`` -> validated, frozen objects.
+
+The object that uses an option declares it: ``[rollout]`` is `Rollout`, ``[optimizer]`` is `Optimization`,
+``[algorithm]`` is the algorithm's own dataclass, ``[reward.NAME]`` the reward's. An unknown key is an error that names
+the nearest known one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from searchr1.agents.budget import Budget
+from searchr1.algorithms import load_algorithm
+from searchr1.errors import UserError, nearest
+from searchr1.protocols import PROTOCOLS
+from searchr1.rewards import build_reward
+from searchr1.training.optimization import Optimization
+
+
+@dataclass(frozen=True)
+class Data:
+    """``[data]``. Each of the three is a file, or ``atlas``: the generated encyclopedia."""
+
+    train: str | tuple[str, ...] = "atlas"
+    """One question file or several, mixed."""
+    test: str | tuple[str, ...] = "atlas"
+    corpus: str = "atlas"
+    """What to index when ``retriever`` is a kind of index; otherwise what the index must have been built from, or ""."""
+    atlas_seed: int = 0
+    atlas_entities: int = 3000
+    atlas_shares: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    """One-hop, two-hop and comparison among the training questions."""
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """``[protocol]``: how model and environment talk."""
+
+    name: str = "tags"
+    prompt_template: str = "standard"
+    chat: Literal["auto", "always", "never"] = "auto"
+
+
+@dataclass(frozen=True)
+class Rollout(Budget):
+    """``[rollout]``: what a trajectory may spend (`Budget`), and how many are played in a step."""
+
+    agent: str = "search_r1"
+    questions: int = 64
+    group_size: int = 5
+    """Trajectories of one question in one step."""
+    max_failure_rate: float = 0.2
+    """Above this share of trajectories that failed through no fault of the policy, training waits for the engine."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """``[training]``: from a batch of trajectories to updates."""
+
+    updates_per_batch: int = 1
+    """Optimiser steps on one batch of trajectories, each on its own part of it."""
+    micro_batch_tokens: int = 8192
+    """Tokens, padding included, of one forward and backward pass."""
+    mask_environment: bool = True
+    """False trains retrieved tokens as if the policy had written them: the ablation of arXiv 2503.09516, section 5.4."""
+
+
+@dataclass(frozen=True)
+class EngineTable:
+    """``[engine]``: what samples."""
+
+    name: str = "local"
+    slots: int = 256
+    deterministic: bool = True
+    device: str = "auto"
+    threads: int = 0
+    """CPU threads of torch; 0: all cores that this process may use."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``[evaluation]``: on ``data.test``, before, during and after training."""
+
+    every: int = 0
+    """Steps between evaluations during training; 0: only before and after."""
+    questions: int = 200
+    """Questions of each evaluation during training."""
+    final_questions: int = 500
+    """Questions of the evaluations before and after."""
+    decodings: tuple[Literal["sampled", "greedy"], ...] = ("sampled", "greedy")
+    """Before and after; during training, the first alone."""
+    baselines: tuple[str, ...] = ("direct", "rag")
+    """Agents that are evaluated once with the untrained policy."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """``[save]``: what goes to the run folder and how often."""
+
+    checkpoint_every: int = 20
+    keep: int = 2
+    trajectories_every: int = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run, completely described."""
+
+    seed: int = 0
+    steps: int = 100
+    model: str = "atlas-base"
+    retriever: str = "bm25"
+    """An index folder, a URL of a ``/retrieve`` server, or a kind of index to build from ``data.corpus``."""
+    data: Data = field(default_factory=Data)
+    protocol: Dialogue = field(default_factory=Dialogue)
+    rollout: Rollout = field(default_factory=Rollout)
+    reward: dict[str, Any] = field(default_factory=lambda: {"exact_match": 1.0})
+    algorithm: dict[str, Any] = field(default_factory=lambda: {"name": "grpo"})
+    optimizer: Optimization = field(default_factory=Optimization)
+    training: Training = field(default_factory=Training)
+    engine: EngineTable = field(default_factory=EngineTable)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    save: Saving = field(default_factory=Saving)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.rollout.questions < 1 or self.rollout.group_size < 1:
+            raise UserError("steps, rollout.questions and rollout.group_size must be at least 1")
+        if self.training.updates_per_batch < 1 or self.save.checkpoint_every < 1 or self.save.keep < 1:
+            raise UserError("training.updates_per_batch, save.checkpoint_every and save.keep must be at least 1")
+        if self.rollout.temperature == 0 or self.rollout.top_p != 1:
+            raise UserError(
+                "training needs rollout.temperature > 0 and rollout.top_p = 1: other distributions have no gradient or "
+                f"no importance ratio; got {self.rollout.temperature} and {self.rollout.top_p}"
+            )
+        if self.protocol.name not in PROTOCOLS:
+            raise UserError(f"protocol.name: {self.protocol.name!r}{nearest(self.protocol.name, PROTOCOLS)}")
+        self.build_algorithm()
+        build_reward(self.reward, decode=lambda ids: "")
+
+    def build_algorithm(self) -> Any:
+        """The algorithm's object. Raises ``UserError`` for an unknown name, key or value."""
+        options = dict(self.algorithm)
+        cls = load_algorithm(options.pop("name", "grpo"))
+        return _validate(cls, options, "algorithm")
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain JSON-able settings with every default filled in."""
+        algorithm = {"name": self.algorithm.get("name", "grpo"), **dataclasses.asdict(self.build_algorithm())}
+        plain = {**dataclasses.asdict(self), "algorithm": algorithm}
+        encoded: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(plain, mode="json")
+        return encoded
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a TOML file (or the built-in one of that name) with ``key=value`` overrides.
+
+    Paths in a file are relative to the working folder. Raises ``UserError``.
+    """
+    path = Path(source)
+    if not path.is_file():
+        built_in = files("searchr1") / "recipes" / f"{source}.toml"
+        if not built_in.is_file():
+            raise UserError(f"recipe {source}: no such file{nearest(str(source), built_in_recipes())}")
+        path = Path(str(built_in))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected TOML: {error}") from error
+    return build_recipe(table, overrides)
+
+
+def build_recipe(table: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from nested tables. Raises ``UserError`` naming key, value and what was expected.
+
+    >>> build_recipe({"steps": 3}, ["rollout.group_size=8"]).rollout.group_size
+    8
+    """
+    merged: dict[str, Any] = _copy(table)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {override}: expected key=value, for example --set rollout.group_size=8")
+        _assign(merged, key.strip().split("."), _parse_value(value.strip()), override)
+    recipe: Recipe = _validate(Recipe, merged, "")
+    return recipe
+
+
+def built_in_recipes() -> list[str]:
+    return sorted(item.name.removesuffix(".toml") for item in (files("searchr1") / "recipes").iterdir())
+
+
+def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in table.items()}
+
+
+def _assign(table: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    *parents, last = keys
+    for depth, key in enumerate(parents):
+        inner = table.setdefault(key, {})
+        if not isinstance(inner, dict):
+            if keys[0] != "reward":
+                raise UserError(f"--set {override}: {'.'.join(parents[: depth + 1])} is a value, not a table")
+            inner = table[key] = {"weight": inner}
+        table = inner
+    table[last] = value
+
+
+def _parse_value(text: str) -> Any:
+    """A TOML value where it is one, else the text itself: ``3``, ``true``, ``["a", "b"]``, ``some/path``."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _validate(cls: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
+    _check_keys(cls, table, prefix)
+    try:
+        return TypeAdapter(cls, config=None if dataclasses.is_dataclass(cls) else ConfigDict()).validate_python(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])
+        cause = first.get("ctx", {}).get("error")
+        if first["type"] == "value_error" and cause is not None:
+            raise UserError(str(cause)) from error
+        raise UserError(f"{key}: {first['msg'].lower()}, got {first['input']!r}") from error
+
+
+def _check_keys(cls: type[Any], table: Mapping[str, Any], prefix: str) -> None:
+    hints = typing.get_type_hints(cls)
+    known = {item.name for item in dataclasses.fields(cls)}
+    for key, value in table.items():
+        dotted = f"{prefix}.{key}" if prefix else key
+        if key not in known:
+            raise UserError(f"unknown key {dotted!r}{nearest(key, known)}")
+        inner = hints[key]
+        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{dotted}: expected a table, got {value!r}")
+            _check_keys(inner, value, dotted)
