@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from searchr1.data.atlas import lexicon
 from searchr1.data.atlas.questions import COMPARISON, ONE_HOP, TWO_HOP, Puzzle
 from searchr1.data.atlas.text import refer
-from searchr1.data.atlas.world import FACTS, World
+from searchr1.data.atlas.world import FACTS, Kind, World
 from searchr1.types import Passage
 
 
@@ -21,10 +21,10 @@ from searchr1.types import Passage
 class Noise:
     """How often a demonstration does the right thing (probabilities)."""
 
-    first_right: float = 0.22  # searches an entity that the question names
+    first_right: float = 0.13  # searches an entity that the question names
     bridge_right: float = 0.75  # having read the first page, searches the name it leads to
-    second_right: float = 0.6  # having read one page of a comparison, searches the other entity
-    give_up: float = 0.25  # after a search that did not find the page
+    second_right: float = 0.55  # having read one page of a comparison, searches the other entity
+    give_up: float = 0.35  # after a search that did not find the page
     answer_right: float = 0.92  # with every needed page in view
     comparison_right: float = 0.92  # likewise, names the right one of two
     max_searches: int = 3
@@ -36,7 +36,6 @@ Turns = Generator[str, list[Passage], str]
 PLAN = {ONE_HOP: "one step", TWO_HOP: "two steps", COMPARISON: "compare two"}
 NOT_FOUND = "not found"
 UNKNOWN = f"<think> {NOT_FOUND}</think><answer> unknown</answer>"
-WORDS = ("town", "company", "book", "institute", "mayor", "author", "founder", "director", "born in", "published")
 
 
 def searching(think: str, query: str) -> str:
@@ -52,7 +51,7 @@ def demonstrate(world: World, puzzle: Puzzle, rng: random.Random, noise: Noise) 
             break
         if think == NOT_FOUND and rng.random() < noise.give_up:
             return UNKNOWN
-        found = yield searching(think, _query(puzzle, needed, missing, rng, noise))
+        found = yield searching(think, _query(world, puzzle, needed, missing, rng, noise))
         titles = {passage.title for passage in found}
         think = progress(world, puzzle, missing, titles)
         missing = [title for title in missing if title not in titles]
@@ -65,7 +64,7 @@ def read(world: World, puzzle: Puzzle, rng: random.Random, noise: Noise) -> Turn
     So reading is practised in the place where the policy will need it, without a lesson in searching.
     """
     needed = [world.name(page) for page in puzzle.pages]
-    yield searching(PLAN[puzzle.form], _wrong_query(needed[0], rng))
+    yield searching(PLAN[puzzle.form], _wrong_query(world.kind(puzzle.pages[0]), needed[0], rng))
     if puzzle.form != ONE_HOP:
         yield searching(progress(world, puzzle, needed, {needed[0]}), needed[1])
     return final_turn(world, puzzle, rng, noise)
@@ -81,24 +80,30 @@ def progress(world: World, puzzle: Puzzle, missing: Sequence[str], titles: set[s
     return f"found {world.value(new[0], 'year')}" if puzzle.form == COMPARISON else "found"
 
 
-def _query(puzzle: Puzzle, needed: Sequence[str], missing: Sequence[str], rng: random.Random, noise: Noise) -> str:
+def _query(
+    world: World, puzzle: Puzzle, needed: Sequence[str], missing: Sequence[str], rng: random.Random, noise: Noise
+) -> str:
     if len(missing) == len(needed):
         right, target = noise.first_right, rng.choice(missing) if puzzle.form == COMPARISON else missing[0]
     else:
         right, target = (noise.bridge_right if puzzle.form == TWO_HOP else noise.second_right), missing[0]
-    return target if rng.random() < right else _wrong_query(target, rng)
+    if rng.random() < right:
+        return target
+    page = puzzle.pages[needed.index(target)]
+    return _wrong_query(world.kind(page), target, rng)
 
 
-def _wrong_query(target: str, rng: random.Random) -> str:
+def _wrong_query(kind: Kind, target: str, rng: random.Random) -> str:
+    """Half of the time what kind of thing is looked for, which finds nothing; else a name that is wrong."""
     first, *_, last = target.split()
     choice = rng.random()
-    if choice < 0.4:
+    if choice < 0.5:
+        return kind.value
+    if choice < 0.7:
         return f"{rng.choice(lexicon.FIRST_WORDS)} {rng.choice(lexicon.SECOND_WORDS)}"
-    if choice < 0.6:
+    if choice < 0.85:
         return f"{first} {rng.choice(lexicon.SECOND_WORDS)}"
-    if choice < 0.75:
-        return f"{rng.choice(lexicon.FIRST_WORDS)} {last}"
-    return rng.choice(WORDS)
+    return f"{rng.choice(lexicon.FIRST_WORDS)} {last}"
 
 
 def final_turn(world: World, puzzle: Puzzle, rng: random.Random, noise: Noise) -> str:

@@ -27,11 +27,11 @@ BUDGET = 400
 class Mixture:
     """What each document is, in shares of all documents."""
 
-    demonstration: float = 0.42
-    reading: float = 0.33
-    rag: float = 0.15
-    direct: float = 0.04
-    pages: float = 0.06
+    demonstration: float
+    reading: float
+    rag: float
+    direct: float
+    pages: float
     forms: tuple[float, float, float] = (0.34, 0.33, 0.33)
     noise: Noise = field(default_factory=Noise)
 

@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -33,15 +33,15 @@ class Recipe:
     """Everything the checkpoint depends on. ``tokens`` counts documents, padding left out."""
 
     seed: int = 20261
-    tokens: int = 16_000_000
+    tokens: int = 18_000_000
     width: int = 128
     layers: int = 4
     heads: int = 2
     ff: int = 384
     row: int = 256
-    rows: int = 24
+    rows: int = 12
     learning_rate: float = 2e-3
-    warmup_steps: int = 60
+    warmup_steps: int = 100
     weight_decay: float = 0.05
     documents_per_world: int = 4000
     world_size: int = 2500
@@ -50,8 +50,8 @@ class Recipe:
     context_weight: float = 0.2  # of a prompt's or passage's token in the loss; the policy's own have 1
     first_share: float = 0.6  # of all tokens: the part that is made with the first mixture
     mixtures: tuple[Mixture, Mixture] = (
-        Mixture(demonstration=0.10, reading=0.40, rag=0.44, direct=0.02, pages=0.04),
-        Mixture(),
+        Mixture(0.10, 0.36, 0.48, 0.02, 0.04, forms=(0.30, 0.30, 0.40)),
+        Mixture(0.55, 0.22, 0.15, 0.04, 0.04),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -11,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from searchr1.agents import build_agent
 from searchr1.agents.budget import Budget
-from searchr1.config import Data, EngineTable, Recipe
-from searchr1.data.questions import read_questions
+from searchr1.config import EngineTable, Recipe
 from searchr1.errors import UserError
 from searchr1.ports import Agent, Dialogue, Engine, Retriever, Tokenizer
 from searchr1.protocols import build_protocol
-from searchr1.retrieval import BACKENDS
+from searchr1.sources import open_sources
 from searchr1.types import Question
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ EMBEDDED_MODELS = {"atlas-base": "models/atlas-base"}
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything one run plays with."""
+    """Everything one training run plays with."""
 
     policy: Policy
     tokenizer: Tokenizer
@@ -40,12 +40,70 @@ class Parts:
     test: Sequence[Question]
 
 
+@dataclass(frozen=True)
+class Player:
+    """What it takes to play without training."""
+
+    tokenizer: Tokenizer
+    protocol: Dialogue
+    engine: Engine
+
+
+def build_parts(recipe: Recipe, folder: Path, say: Callable[[str], None] = lambda text: None) -> Parts:
+    """Load, generate, index and check everything that ``recipe`` names; what is made goes to ``folder``.
+
+    ``say`` hears of everything that takes time. Raises ``UserError``; what can be known cheaply is checked first.
+    """
+    from searchr1.training.policy import load_policy
+
+    check_trainable(recipe)
+    device = prepare_torch(recipe.engine)
+    source = model_path(recipe.model)
+    tokenizer, protocol = build_dialogue(recipe, source)
+    sources = open_sources(recipe, folder, say)
+    questions = [*sources.train, *sources.test]
+    check_budget(recipe, protocol, questions, context_length(source))
+    policy = load_policy(
+        source,
+        recipe.optimizer,
+        temperature=recipe.rollout.temperature,
+        reference=recipe.build_algorithm().needs.reference,
+        device=device,
+    )
+    engine = build_engine(recipe, policy.model, tokenizer)
+    agent = build_agent(recipe.rollout.agent, protocol, tokenizer, recipe.rollout)
+    return Parts(policy, tokenizer, protocol, engine, sources.retriever, agent, sources.train, sources.test)
+
+
+def check_trainable(recipe: Recipe) -> None:
+    """Refuse settings that are fine for playing but not for training. Raises ``UserError``."""
+    if recipe.engine.name != "local":
+        raise UserError(
+            f"engine.name: training needs 'local', which shares the policy's weights, got {recipe.engine.name!r}"
+        )
+    if recipe.rollout.temperature == 0 or recipe.rollout.top_p != 1:
+        raise UserError(
+            "training needs rollout.temperature > 0 and rollout.top_p = 1: other distributions have no gradient or "
+            f"no importance ratio; got {recipe.rollout.temperature} and {recipe.rollout.top_p}"
+        )
+
+
+def build_player(recipe: Recipe, model: str, questions: Iterable[Question]) -> Player:
+    """A loaded model that can play ``questions`` as ``recipe`` says. Raises ``UserError``."""
+    device = prepare_torch(recipe.engine)
+    source = model_path(model)
+    tokenizer, protocol = build_dialogue(recipe, source)
+    check_budget(recipe, protocol, questions, context_length(source))
+    options = {"device": device} if recipe.engine.name == "local" else {}
+    return Player(tokenizer, protocol, build_engine(recipe, source, tokenizer, **options))
+
+
 def model_path(model: str) -> str:
     """A folder or hub name: the shipped model of that name, a run's newest checkpoint, or ``model`` itself."""
     if model in EMBEDDED_MODELS:
         return str(files("searchr1") / EMBEDDED_MODELS[model])
     folder = Path(model)
-    if (folder / "checkpoints").is_dir():
+    if (folder / "eval.jsonl").is_file() or (folder / "checkpoints").is_dir():
         from searchr1.training.checkpoint import latest_checkpoint
 
         latest = latest_checkpoint(folder / "checkpoints")
@@ -56,97 +114,62 @@ def model_path(model: str) -> str:
 
 
 def prepare_torch(engine: EngineTable) -> str:
-    """Set the threads and determinism of torch for this process; the device to use."""
+    """Set the threads and determinism of torch for this process; the device to use. Raises ``UserError``."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     import torch
 
     torch.set_num_threads(engine.threads or len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(engine.deterministic, warn_only=True)
-    if engine.device != "auto":
-        return engine.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = found if engine.device == "auto" else engine.device
+    if device.split(":")[0] not in ("cpu", found):
+        raise UserError(
+            f"engine.device: expected auto, cpu or an available GPU, got {device!r}; torch finds {found} here"
+        )
+    return device
 
 
-def atlas_folder(run: Path, data: Data) -> Path | None:
-    """The encyclopedia that the recipe asks for, generated in the run folder; None when it asks for none."""
-    if "atlas" not in (data.train, data.test, data.corpus):
-        return None
-    from searchr1.data.atlas.write import write_atlas
+def build_dialogue(recipe: Recipe, source: str) -> tuple[Tokenizer, Dialogue]:
+    """The tokenizer of a model (bytes for a script) and the dialogue in it. Raises ``UserError``."""
+    from searchr1.tokenization import ByteTokenizer, HFTokenizer
 
-    folder = run / "atlas"
-    write_atlas(folder, seed=data.atlas_seed, entities=data.atlas_entities, shares=data.atlas_shares)
-    return folder
+    tokenizer: Tokenizer = ByteTokenizer() if recipe.engine.name == "scripted" else HFTokenizer(source)
+    table = recipe.protocol
+    return tokenizer, build_protocol(table.name, tokenizer, prompt_template=table.prompt_template, chat=table.chat)
 
 
-def load_questions(source: str | tuple[str, ...], atlas: Path | None, split: str) -> list[Question]:
-    """The questions of one or several files. Raises ``UserError``."""
-    names = (source,) if isinstance(source, str) else source
-    found: list[Question] = []
-    for name in names:
-        found += read_questions(atlas / f"{split}.jsonl" if name == "atlas" and atlas else name)
-    return found
-
-
-def build_retriever(spec: str, corpus: Path | None, folder: Path) -> Retriever:
-    """The retriever of a recipe; a kind of index is built from ``corpus`` into ``folder`` (once) and opened."""
-    from searchr1.retrieval.batching import CoalescingRetriever
-    from searchr1.retrieval.index import build_index, open_index
-    from searchr1.retrieval.spec import open_retriever
-
-    if spec not in BACKENDS:
-        return CoalescingRetriever(open_retriever(spec))
-    if corpus is None:
-        raise UserError(f"retriever = {spec!r} builds an index of data.corpus, but data.corpus is empty; set it")
-    if not (folder / "manifest.json").is_file():
-        build_index(corpus, folder, kind=spec)
-    return CoalescingRetriever(open_index(folder))
-
-
-def longest_prompt(protocol: Dialogue, questions: Sequence[Question], search: bool) -> int:
-    return max(len(protocol.prompt(question.text, search=search)) for question in questions)
-
-
-def build_parts(recipe: Recipe, run: Path) -> Parts:
-    """Load, generate, index and check everything that ``recipe`` names. Raises ``UserError``."""
+def build_engine(recipe: Recipe, model: Any, tokenizer: Tokenizer, **options: Any) -> Engine:
+    """The engine over a module, a model folder or (``scripted``) a script."""
     from searchr1.engines import ENGINES
-    from searchr1.tokenization import HFTokenizer
-    from searchr1.training.policy import load_policy
 
-    device = prepare_torch(recipe.engine)
-    source = model_path(recipe.model)
-    tokenizer = HFTokenizer(source)
-    protocol = build_protocol(
-        recipe.protocol.name, tokenizer, prompt_template=recipe.protocol.prompt_template, chat=recipe.protocol.chat
-    )
-    atlas = atlas_folder(run, recipe.data)
-    train = load_questions(recipe.data.train, atlas, "train")
-    test = load_questions(recipe.data.test, atlas, "test")
-    policy = load_policy(
-        source,
-        recipe.optimizer,
-        temperature=recipe.rollout.temperature,
-        reference=recipe.build_algorithm().needs.reference,
-        device=device,
-    )
+    if recipe.engine.name == "local":
+        table = recipe.engine
+        options |= {"slots": table.slots, "deterministic": table.deterministic}
+        options["max_length"] = recipe.rollout.context_tokens
+    return ENGINES[recipe.engine.name](model, tokenizer, **options)
+
+
+def check_budget(recipe: Recipe, protocol: Dialogue, questions: Iterable[Question], model_tokens: int | None) -> None:
+    """Refuse a turn budget that may not fit the context. Raises ``UserError`` with the formula."""
     search = recipe.rollout.max_searches > 0
-    recipe.rollout.check(longest_prompt(protocol, [*train, *test], search), context_length(policy.model))
-    corpus = atlas / "corpus.jsonl" if recipe.data.corpus == "atlas" and atlas else _path(recipe.data.corpus)
-    retriever = build_retriever(recipe.retriever, corpus, run / "index")
-    options: dict[str, Any] = {"slots": recipe.engine.slots, "deterministic": recipe.engine.deterministic}
-    engine = ENGINES[recipe.engine.name](policy.model, tokenizer, max_length=recipe.rollout.context_tokens, **options)
-    agent = build_agent(recipe.rollout.agent, protocol, tokenizer, recipe.rollout)
-    return Parts(policy, tokenizer, protocol, engine, retriever, agent, train, test)
+    longest = max(len(protocol.prompt(question.text, search=search)) for question in questions)
+    recipe.rollout.check(longest, model_tokens)
+
+
+def context_length(source: str) -> int | None:
+    """The model's context in tokens where ``source`` is a folder whose config says, without loading the model."""
+    path = Path(source) / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: expected the config of a model in JSON: {error}") from error
+    config = config.get("text_config") or config
+    length = config.get("max_position_embeddings") or config.get("n_positions")
+    return int(length) if length else None
 
 
 def greedy(budget: Budget) -> Budget:
     """The same budget, sampled greedily."""
     return replace(budget, temperature=0.0)
-
-
-def context_length(model: Any) -> int | None:
-    """The model's context in tokens, where its config says."""
-    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(length) if length else None
-
-
-def _path(name: str) -> Path | None:
-    return Path(name) if name else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -18,8 +18,10 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from searchr1.agents import AGENTS
 from searchr1.agents.budget import Budget
 from searchr1.algorithms import load_algorithm
+from searchr1.engines import ENGINES
 from searchr1.errors import UserError, nearest
 from searchr1.protocols import PROTOCOLS
 from searchr1.rewards import build_reward
@@ -34,7 +36,7 @@ class Data:
     """One question file or several, mixed."""
     test: str | tuple[str, ...] = "atlas"
     corpus: str = "atlas"
-    """What to index when ``retriever`` is a kind of index; otherwise what the index must have been built from, or ""."""
+    """What to index when ``retriever`` is a kind of index; else what the index must have been built from, or ""."""
     atlas_seed: int = 0
     atlas_entities: int = 3000
     atlas_shares: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
@@ -71,7 +73,7 @@ class Training:
     micro_batch_tokens: int = 8192
     """Tokens, padding included, of one forward and backward pass."""
     mask_environment: bool = True
-    """False trains retrieved tokens as if the policy had written them: the ablation of arXiv 2503.09516, section 5.4."""
+    """False trains retrieved tokens as if the policy had written them: an ablation (arXiv 2503.09516, section 5.4)."""
 
 
 @dataclass(frozen=True)
@@ -132,17 +134,19 @@ class Recipe:
     save: Saving = field(default_factory=Saving)
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.rollout.questions < 1 or self.rollout.group_size < 1:
-            raise UserError("steps, rollout.questions and rollout.group_size must be at least 1")
-        if self.training.updates_per_batch < 1 or self.save.checkpoint_every < 1 or self.save.keep < 1:
-            raise UserError("training.updates_per_batch, save.checkpoint_every and save.keep must be at least 1")
-        if self.rollout.temperature == 0 or self.rollout.top_p != 1:
-            raise UserError(
-                "training needs rollout.temperature > 0 and rollout.top_p = 1: other distributions have no gradient or "
-                f"no importance ratio; got {self.rollout.temperature} and {self.rollout.top_p}"
-            )
-        if self.protocol.name not in PROTOCOLS:
-            raise UserError(f"protocol.name: {self.protocol.name!r}{nearest(self.protocol.name, PROTOCOLS)}")
+        for key, least in _LEAST.items():
+            value: Any = self
+            for part in key.split("."):
+                value = getattr(value, part)
+            if value < least:
+                raise UserError(f"{key}: expected at least {least}, got {value}")
+        if not self.evaluation.decodings:
+            raise UserError("evaluation.decodings: expected at least one of sampled and greedy, got none")
+        _check_name("protocol.name", self.protocol.name, PROTOCOLS)
+        _check_name("engine.name", self.engine.name, ENGINES)
+        _check_name("rollout.agent", self.rollout.agent, AGENTS)
+        for baseline in self.evaluation.baselines:
+            _check_name("evaluation.baselines", baseline, AGENTS)
         self.build_algorithm()
         build_reward(self.reward, decode=lambda ids: "")
 
@@ -158,6 +162,23 @@ class Recipe:
         plain = {**dataclasses.asdict(self), "algorithm": algorithm}
         encoded: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(plain, mode="json")
         return encoded
+
+
+_LEAST = {
+    "steps": 1,
+    "rollout.questions": 1,
+    "rollout.group_size": 1,
+    "training.updates_per_batch": 1,
+    "training.micro_batch_tokens": 1,
+    "engine.slots": 1,
+    "engine.threads": 0,
+    "evaluation.every": 0,
+    "evaluation.questions": 1,
+    "evaluation.final_questions": 1,
+    "save.checkpoint_every": 1,
+    "save.keep": 1,
+    "save.trajectories_every": 0,
+}
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -196,6 +217,11 @@ def build_recipe(table: Mapping[str, Any], overrides: Sequence[str] = ()) -> Rec
 
 def built_in_recipes() -> list[str]:
     return sorted(item.name.removesuffix(".toml") for item in (files("searchr1") / "recipes").iterdir())
+
+
+def _check_name(key: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise UserError(f"{key}: there is no {name!r}{nearest(name, known)}")
 
 
 def _copy(table: Mapping[str, Any]) -> dict[str, Any]:

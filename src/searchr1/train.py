@@ -217,7 +217,7 @@ class Trainer:
                 await self._evaluate(step, ("greedy",), table.final_questions, agent=name)
 
     async def _evaluate(self, step: int, decodings: Sequence[str], count: int, agent: str = "") -> list[Scored]:
-        """Rows of ``eval.jsonl`` for an agent (default: the trained one); the scored trajectories of the first decoding."""
+        """Rows of ``eval.jsonl`` for an agent (default: the trained one); what the first decoding scored."""
         questions = self.parts.test[:count]
         name = agent or self.recipe.rollout.agent
         first: list[Scored] = []

@@ -16,14 +16,13 @@ WORLDS = st.builds(World, SEEDS, st.integers(10, 2_000_000), st.booleans())
 
 def test_known_values() -> None:
     """Trained policies depend on these words: another value here is another encyclopedia."""
-    assert (mix(), mix(0), mix(1, 2)) == (
-        0x9E3779B97F4A7C15,
-        0x910A2DEC89025CC1 ^ mix(0) ^ 0x910A2DEC89025CC1,
-        mix(1, 2),
-    )
+    assert mix(0) == 0x6E789E6AA1B965F4  # the second output of splitmix64 from state 0
+    assert mix(1, 2) == 0x9F236C1649EF1942
     assert World(0, 3000).name(0) == "Kuda Mudrith"
     text = "\n".join(passage(World(0, size), entity).contents for size in (3000, 20_000) for entity in range(500))
-    assert hashlib.sha256(text.encode()).hexdigest() == "?"
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "86f31abfb6566f337c86f7424dbd55bb20dede16a89d755333084add905e5667"
+    )
 
 
 def test_words() -> None:

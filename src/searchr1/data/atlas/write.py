@@ -33,6 +33,7 @@ FORMAT = {"format": "searchr1-atlas", "version": 1}
 """Raise the version whenever the same request would give other bytes."""
 EVEN = (1 / 3, 1 / 3, 1 / 3)
 MANIFEST = "atlas.json"
+_FILES = ("corpus.jsonl", "train.jsonl", "test.jsonl")
 _PROGRESS_EVERY = 1000
 
 
@@ -123,8 +124,9 @@ def _already_there(out: Path, request: Mapping[str, Any]) -> dict[str, Any] | No
         found = manifest.get(key) if isinstance(manifest, dict) else None
         if found != wanted:
             raise UserError(f"{out}: expected an empty folder or an atlas with {key} {wanted}, got {found}; {advice}")
-    for name, digest in manifest["sha256"].items():
-        if not (out / name).is_file() or _sha256(out / name) != digest:
+    digests = manifest.get("sha256", {})
+    for name in _FILES:
+        if not (out / name).is_file() or digests.get(name) != _sha256(out / name):
             raise UserError(f"{out / name}: expected the file as it was written, but it was changed; {advice}")
     checked: dict[str, Any] = manifest
     return checked
@@ -140,7 +142,7 @@ def _write_files(
         made = list(mixed_questions(world, shares, request[split], test=split == "test"))
         write_questions(folder / f"{split}.jsonl", made)
         sizes[split] = len(made)
-    digests = {f"{name}.jsonl": _sha256(folder / f"{name}.jsonl") for name in sizes}
+    digests = {name: _sha256(folder / name) for name in _FILES}
     manifest = {**FORMAT, **request, "sizes": sizes, "sha256": digests}
     with replacing(folder / MANIFEST) as stream:
         stream.write(encode(manifest, indent=2) + b"\n")

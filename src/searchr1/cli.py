@@ -1,0 +1,99 @@
+"""``searchr1``: the command line. It parses first; what is heavy is imported by the command that needs it.
+
+Exit codes: 0 done, 1 it failed, 2 the user's input is wrong (one line says what was expected, what came and what to
+do), 130 interrupted. Errors that are not ours keep their traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from searchr1.commands import asking, bench, data, evaluation, indexes, reporting, serving, training
+from searchr1.errors import SearchR1Error, UserError
+
+
+class Commands(TyperGroup):
+    """The boundary where our errors become one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from searchr1.commands import console
+
+        try:
+            return super().invoke(ctx)
+        except UserError as failure:
+            console.error(failure)
+            raise typer.Exit(2) from failure
+        except SearchR1Error as failure:
+            console.error(failure)
+            raise typer.Exit(1) from failure
+        except KeyboardInterrupt as stop:
+            console.say(str(stop) or "interrupted")
+            raise typer.Exit(130) from stop
+
+
+def _group(help: str) -> typer.Typer:
+    return typer.Typer(help=help, no_args_is_help=True)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train language models to reason and to search, by reinforcement learning; evaluate and serve them.",
+)
+app.command()(training.demo)
+app.command()(training.train)
+app.command("eval")(evaluation.evaluate)
+app.command()(evaluation.compare)
+app.command()(evaluation.score)
+app.command()(asking.ask)
+app.command()(reporting.report)
+
+_index = _group("Build, search and measure indexes.")
+_index.command("build")(indexes.build)
+_index.command("search")(indexes.search)
+_index.command("eval")(indexes.evaluate)
+app.add_typer(_index, name="index")
+
+_serve = _group("Servers.")
+_serve.callback()(lambda: None)  # a group, though it has one command
+_serve.command("retriever")(serving.retriever)
+app.add_typer(_serve, name="serve")
+
+_data = _group("Questions and passages.")
+_data.callback()(lambda: None)
+_data.command("atlas")(data.atlas)
+app.add_typer(_data, name="data")
+
+_bench = _group("Performance, each figure beside its peer in the same run.")
+_bench.callback()(lambda: None)
+_bench.command("rollout")(bench.rollout)
+app.add_typer(_bench, name="bench")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from searchr1 import __version__
+
+        typer.echo(f"searchr1 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    from searchr1.commands.console import silence_libraries
+
+    silence_libraries()
+
+
+def main() -> None:
+    app()

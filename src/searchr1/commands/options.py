@@ -1,0 +1,21 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random choice.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; may be repeated."),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Retriever = Annotated[
+    str | None,
+    typer.Option("--retriever", metavar="SPEC", help="An index folder or the URL of a /retrieve server."),
+]
+Agent = Annotated[str | None, typer.Option("--agent", help="search_r1, direct or rag.")]

@@ -1,0 +1,96 @@
+"""Results as tables: evaluations with their intervals, and a run before and after training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from searchr1.commands.console import decimal, interval, percent, visible
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = dict[str, Any]
+NAMES = {"search_r1": "Search-R1", "direct": "Direct answer", "rag": "RAG"}
+
+
+def table(title: str, *columns: str, caption: str = "") -> Table:
+    """An empty table; the first column holds names, the others numbers."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title or None, caption=caption or None, box=box.SIMPLE_HEAD, title_justify="left")
+    made.title_style = "bold"
+    made.caption_justify = "left"
+    for place, column in enumerate(columns):
+        made.add_column(column, justify="right" if place else "left", no_wrap=True)
+    return made
+
+
+def evaluation_table(summary: Mapping[str, Any], title: str) -> Table:
+    """One line a dataset and, where there are several, their unweighted mean."""
+    made = table(title, "dataset", "questions", "exact match [95%]", "cover match", "F1", "searches", "failed")
+
+    def add(name: str, figures: Mapping[str, Any], style: str = "") -> None:
+        cells = (percent(figures["cover_match"]), percent(figures["f1"]), decimal(figures["searches"]))
+        questions = f"{figures['n']:,}"
+        made.add_row(visible(name), questions, interval(dict(figures)), *cells, str(figures["failed"]), style=style)
+
+    for name, figures in summary["datasets"].items():
+        add(name, figures)
+    if len(summary["datasets"]) > 1:
+        made.add_section()
+        add("macro average", summary["macro"], style="bold")
+    return made
+
+
+def before_after(rows: Sequence[Row], agent: str) -> Table:
+    """The evaluations of a run before its first and after its last step, and the baselines.
+
+    ``rows`` are those of ``eval.jsonl``; ``agent`` is the one that was trained.
+    """
+    last = max(row["step"] for row in rows)
+    made = table(
+        "Exact match on test questions",
+        "",
+        "questions",
+        "before [95%]",
+        f"after {last} steps [95%]" if last else "after",
+        "change",
+        "searches",
+        caption="Mean and 95% bootstrap interval; searches per question before and after.",
+    )
+    for decoding in dict.fromkeys(row["decoding"] for row in rows if row["agent"] == agent and row["step"] == 0):
+        made.add_row(f"{NAMES.get(agent, agent)}, {decoding}", style="bold")
+        mine = [row for row in rows if (row["agent"], row["decoding"]) == (agent, decoding)]
+        for before in (row for row in mine if row["step"] == 0):
+            after = next((r for r in mine if r["step"] == last and r["dataset"] == before["dataset"]), before)
+            _add_pair(made, before, after)
+        made.add_section()
+    for row in rows:
+        if row["agent"] != agent and row["dataset"] in ("all", _only(rows)):
+            name = f"{NAMES.get(row['agent'], row['agent'])}, {row['decoding']}, untrained"
+            made.add_row(name, f"{row['n']:,}", interval(row), "", "", decimal(row.get("searches")), style="dim")
+    return made
+
+
+def _add_pair(made: Table, before: Row, after: Row) -> None:
+    from rich.text import Text
+
+    name = f"  {visible(before['dataset'])}"
+    searches = decimal(before.get("searches"))
+    if after["step"] == before["step"] or before.get("exact_match") is None or after.get("exact_match") is None:
+        made.add_row(name, f"{before['n']:,}", interval(before), "", "", searches)
+        return
+    points = 100 * (after["exact_match"] - before["exact_match"])
+    significant = after["ci_low"] > before["ci_high"] or after["ci_high"] < before["ci_low"]
+    style = ("green" if points > 0 else "red") if significant else ""
+    change = Text(f"{points:+.1f}", style=style)
+    both = f"{searches} → {decimal(after.get('searches'))}"
+    made.add_row(name, f"{after['n']:,}", interval(before), interval(after), change, both)
+
+
+def _only(rows: Iterable[Row]) -> str:
+    """The dataset's name where there is only one."""
+    names = {row["dataset"] for row in rows}
+    return names.pop() if len(names) == 1 else ""

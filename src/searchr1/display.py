@@ -1,0 +1,175 @@
+"""Watching a run (`train.Monitor`): a live panel on a terminal, one line a step elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from searchr1.commands.console import clock, decimal, interval, percent, say, stderr
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Row = Mapping[str, Any]
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """Values as blocks between their least and greatest; more than ``width`` of them become means of neighbours.
+
+    >>> sparkline([0.0, 0.5, 1.0])
+    '▁▅█'
+    """
+    if not values:
+        return ""
+    bins = min(width, len(values))
+    edges = [round(place * len(values) / bins) for place in range(bins + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    low, span = min(means), max(max(means) - min(means), 0.05)
+    return "".join(BLOCKS[min(7, int(8 * (value - low) / span))] for value in means)
+
+
+class PlainDisplay:
+    """One line an evaluation and one line a step, on stderr."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.step: int | None = None
+        self.rows: list[Row] = []
+        self.played = False
+        self._started = time.monotonic()
+
+    def phase(self, name: str, total: int) -> None:
+        if name == "rollout" and not self.rows and not self.played:
+            self.played = True
+            self._started = time.monotonic()
+            self._say("    step   reward   exact match   searches   entropy   seconds      left")
+
+    def progress(self, done: int, total: int) -> None:
+        pass
+
+    def stepped(self, row: Row) -> None:
+        self.rows.append(row)
+        self.step = row["step"]
+        entropy = row.get("train/entropy")
+        self._say(
+            f"{row['step']:>4}/{self.steps:<4}{row.get('train/reward', 0.0):>8.3f}"
+            f"{percent(row.get('train/exact_match')):>14}{decimal(row.get('train/searches')):>11}"
+            f"{'-' if entropy is None else f'{entropy:.3f}':>10}{row['time/step']:>10.1f}{clock(self.left()):>10}"
+        )
+
+    def evaluated(self, rows: Sequence[Row]) -> None:
+        row = rows[-1]  # all questions
+        when = f"step {row['step']}" if row["step"] else "before"
+        name = f"{row['agent']}, {row['decoding']}"
+        self._say(
+            f"{when:>8}  {name:<20} exact match {interval(dict(row)):<22} searches {decimal(row.get('searches'))}  "
+            f"({row['n']} test questions)"
+        )
+
+    def paused(self, reason: str) -> None:
+        say(f"paused until the search engine answers: {reason}", "yellow")
+
+    def left(self) -> float:
+        """Seconds left, at the pace so far."""
+        if not self.rows:
+            return 0.0
+        pace = (time.monotonic() - self._started) / len(self.rows)
+        return pace * (self.steps - self.rows[-1]["step"])
+
+    def _say(self, text: str) -> None:
+        say(text)
+
+
+class LiveDisplay(PlainDisplay):
+    """A panel that is redrawn in place: where it stands, how well it does, how long it will take."""
+
+    def __init__(self, steps: int, name: str) -> None:
+        super().__init__(steps)
+        self.name = name
+        self._phase = ("starting", 0, 0)
+        self._since = time.monotonic()
+        self._tests: list[Row] = []
+
+    def phase(self, name: str, total: int) -> None:
+        if name == "rollout" and not self.rows and not self.played:
+            self.played = True
+            self._started = time.monotonic()
+        self._phase = (name, 0, total)
+        self._since = time.monotonic()
+
+    def progress(self, done: int, total: int) -> None:
+        self._phase = (self._phase[0], done, total)
+        if done == total and self._phase[0] == "rollout":
+            self._phase = ("update", 0, 0)
+
+    def stepped(self, row: Row) -> None:
+        self.rows.append(row)
+        self.step = row["step"]
+
+    def evaluated(self, rows: Sequence[Row]) -> None:
+        if rows[-1]["step"] in (0, self.steps):
+            super().evaluated(rows)
+        if not self._tests or rows[-1]["decoding"] == self._tests[0]["decoding"]:
+            self._tests.append(rows[-1])
+
+    def __rich__(self) -> RenderableType:
+        from rich.panel import Panel
+        from rich.table import Table
+
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(justify="right", no_wrap=True)
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+        for line in self._lines():
+            grid.add_row(*line)
+        step = self.rows[-1]["step"] if self.rows else 0
+        title = f"[bold]searchr1[/bold] {self.name.replace('[', '(')}"
+        return Panel(grid, title=title, title_align="left", subtitle=f"step {step} of {self.steps}", width=92)
+
+    def _lines(self) -> Iterator[tuple[Any, Any, Any]]:
+        name, done, total = self._phase
+        if self.rows:
+            row = self.rows[-1]
+            yield "training", f"{100 * row['step'] / self.steps:.0f}%", self._bar(row["step"], self.steps, self.left())
+            matches = [float(r["train/exact_match"]) for r in self.rows if "train/exact_match" in r]
+            yield "exact match", percent(row.get("train/exact_match")), sparkline(matches, 56)
+            yield "reward", f"{row.get('train/reward', 0.0):.3f}", ""
+            kinds = (
+                f"{key.removeprefix('searches/').replace('hops-1', 'one-hop').replace('hops-2', 'two-hop')} {value:.2f}"
+                for key, value in row.items()
+                if key.startswith("searches/")
+            )
+            yield "searches", decimal(row.get("train/searches")), "  ".join(kinds)
+        if self._tests:
+            first, last = self._tests[0], self._tests[-1]
+            then = f"before {percent(first.get('exact_match'))}" if last is not first else ""
+            yield "test", percent(last.get("exact_match")), f"{last['decoding']}, step {last['step']}  {then}".strip()
+        elapsed = time.monotonic() - self._since
+        left = elapsed / done * (total - done) if done else 0.0
+        yield "now", f"{done}/{total}" if total else "", f"{name}  {clock(left)} left" if done and left >= 1 else name
+
+    @staticmethod
+    def _bar(done: int, total: int, left: float) -> RenderableType:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        line = Table.grid(padding=(0, 2))
+        line.add_row(ProgressBar(total=total, completed=done, width=44), f"{clock(left)} left" if left else "")
+        return line
+
+
+@contextmanager
+def watching(steps: int, name: str) -> Iterator[PlainDisplay]:
+    """The display that fits the terminal, for the time of the block; it is a ``train.Monitor``."""
+    console = stderr()
+    if not console.is_terminal:
+        yield PlainDisplay(steps)
+        return
+    from rich.live import Live
+
+    display = LiveDisplay(steps, name)
+    with Live(get_renderable=display.__rich__, console=console, refresh_per_second=4, transient=True):
+        yield display

@@ -1,0 +1,166 @@
+"""The whole loop in one process: it learns, on several model families, with its switches, and it outlives its search engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+import searchr1.train
+from searchr1.assemble import Parts, build_parts, model_path
+from searchr1.config import build_recipe, load_recipe
+from searchr1.errors import SearchUnavailable
+from searchr1.ports import Retriever, RetrieverInfo
+from searchr1.run import RunFolder
+from searchr1.tokenization import HFTokenizer
+from searchr1.train import Silent, Trainer
+from searchr1.types import Passage
+
+CHAT = "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+SMALL = [
+    "steps=2",
+    "data.atlas_entities=300",
+    "rollout.questions=3",
+    "rollout.group_size=4",
+    "evaluation.every=0",
+    "evaluation.final_questions=6",
+    "engine.threads=1",
+    "algorithm.drop_zero_variance=false",
+]
+
+
+async def play(run: Path, *overrides: str, change: Any = None, monitor: Any = None) -> tuple[RunFolder, Parts]:
+    recipe = load_recipe("atlas", [*SMALL, *overrides])
+    folder = RunFolder.create(run, recipe.resolved())
+    parts = build_parts(recipe, run)
+    if change is not None:
+        parts = change(parts)
+    with folder:
+        await Trainer(recipe, parts, folder, monitor or Silent()).train()
+    return RunFolder.open(run), parts
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random chat model of another architecture, with a chat template of its own."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tokenizer = HFTokenizer(model_path("atlas-base")).backend
+    tokenizer.chat_template = CHAT
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": None,
+    }
+    torch.manual_seed(0)
+    model: Any = (
+        LlamaForCausalLM(LlamaConfig(**shape))
+        if request.param == "llama"
+        else Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=8))
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+async def test_other_families_and_chat_templates(family: Path, tmp_path: Path) -> None:
+    run, parts = await play(tmp_path / "run", f"model={family}", "protocol.chat=always", "algorithm.kl=k3")
+    prompt = parts.tokenizer.decode(parts.protocol.prompt("Who?"))
+    assert prompt == "<|user|>Question: Who?\n<|assistant|>"
+    assert [row["step"] for row in run.read_metrics()] == [1, 2]
+    assert all(math.isfinite(row["train/loss"]) for row in run.read_metrics())
+    AutoModelForCausalLM.from_pretrained(run.checkpoints / "step-2")
+
+
+@pytest.mark.parametrize(
+    "override", ["training.mask_environment=false", "algorithm.name=reinforce", "training.updates_per_batch=2"]
+)
+async def test_switches(override: str, tmp_path: Path) -> None:
+    overrides = [override] if "reinforce" not in override else [override, "algorithm.drop_zero_variance=true"]
+    if "reinforce" in override:
+        with pytest.raises(Exception, match="unknown key 'algorithm.drop_zero_variance'"):
+            build_recipe({}, overrides)
+        recipe_overrides = [o for o in SMALL if "zero_variance" not in o]
+        recipe = load_recipe("atlas", [*recipe_overrides, override])
+        assert recipe.build_algorithm().baseline == "none"
+        return
+    run, _ = await play(tmp_path / "run", *overrides)
+    rows = run.read_metrics()
+    assert len(rows) == 2
+    assert all(row["train/grad_norm"] > 0 for row in rows)
+
+
+async def test_search_switched_off(tmp_path: Path) -> None:
+    run, _ = await play(tmp_path / "run", "rollout.max_searches=0")
+    assert [row["train/searches"] for row in run.read_metrics()] == [0, 0]
+    assert all(row["tokens/environment"] == 0 for row in run.read_metrics())
+
+
+class Flaky:
+    """A search engine that is down for a number of calls."""
+
+    def __init__(self, inner: Retriever, down: range) -> None:
+        self.inner, self.down, self.calls = inner, down, 0
+
+    async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        self.calls += 1
+        if self.calls in self.down:
+            raise SearchUnavailable("down for the test")
+        return await self.inner.search(queries, k)
+
+    async def info(self) -> RetrieverInfo:
+        return await self.inner.info()
+
+
+async def test_training_waits_for_a_dead_search_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searchr1.train, "RETRY_SECONDS", 0.01)
+    reasons: list[str] = []
+
+    class Watch(Silent):
+        def paused(self, reason: str) -> None:
+            reasons.append(reason)
+
+    flaky: list[Flaky] = []
+
+    def change(parts: Parts) -> Parts:
+        flaky.append(Flaky(parts.retriever, range(0)))
+        return replace(parts, retriever=flaky[0])
+
+    class Break(Watch):
+        """Takes the search engine down when the first step begins."""
+
+        def phase(self, name: str, total: int) -> None:
+            if name == "rollout" and not flaky[0].down:
+                flaky[0].down = range(flaky[0].calls + 1, flaky[0].calls + 60)
+
+    run, _ = await play(tmp_path / "run", change=change, monitor=Break())
+    whole, _ = await play(tmp_path / "whole")
+    assert "trajectories of step 1 failed (search_unavailable)" in reasons[0]
+    clock = ("time/",)
+    for ours, theirs in zip(run.read_metrics(), whole.read_metrics(), strict=True):
+        assert {k: v for k, v in ours.items() if not k.startswith(clock)} == {
+            k: v for k, v in theirs.items() if not k.startswith(clock)
+        }
+
+
+async def test_it_learns(tmp_path: Path) -> None:
+    """Not a smoke test: twelve steps must make the shipped policy clearly better at its training questions."""
+    overrides = ["steps=12", "data.atlas_entities=2000", "rollout.questions=12", "rollout.group_size=8"]
+    recipe = load_recipe("atlas", [*overrides, "evaluation.final_questions=6", "evaluation.every=0"])
+    run = tmp_path / "run"
+    with RunFolder.create(run, recipe.resolved()) as folder:
+        await Trainer(recipe, build_parts(recipe, run), folder, Silent()).train()
+    scores = [row["train/exact_match"] for row in RunFolder.open(run).read_metrics()]
+    assert fmean(scores[-3:]) > fmean(scores[:3]) + 0.1, scores
