@@ -1,7 +1,8 @@
 """Noisy demonstrations: they read well and search badly.
 
-A demonstration is a dialogue with the real search engine over a world without held-out names. What is wrong in them, and how often, is in ``Noise``; what is right in them is
-reading: when the page is there, the answer (or the next name) is usually taken from it.
+A demonstration is a dialogue with the real search engine over a world without held-out names. What is wrong in it, and
+how often, is in ``Noise``; what is right in it is reading: when the page is there, the answer (or the next name) is
+usually taken from it.
 """
 
 from __future__ import annotations

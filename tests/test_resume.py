@@ -66,9 +66,7 @@ def kill_during_step(out: Path, step: int, delay: float) -> None:
 def without_clock(row: Any) -> Any:
     """The row without what a clock put there."""
     if isinstance(row, dict):
-        return {
-            k: without_clock(v) for k, v in row.items() if not k.startswith("time/") and not k.endswith("_seconds")
-        }
+        return {k: without_clock(v) for k, v in row.items() if not k.startswith("time/") and not k.endswith("_seconds")}
     return [without_clock(item) for item in row] if isinstance(row, list) else row
 
 

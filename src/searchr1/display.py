@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from searchr1.commands.console import clock, decimal, interval, percent, say, stderr
@@ -26,7 +27,7 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
         return ""
     bins = min(width, len(values))
     edges = [round(place * len(values) / bins) for place in range(bins + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, span = min(means), max(max(means) - min(means), 0.05)
     return "".join(BLOCKS[min(7, int(8 * (value - low) / span))] for value in means)
 
@@ -76,8 +77,8 @@ class PlainDisplay:
         """Seconds left, at the pace so far."""
         if not self.rows:
             return 0.0
-        pace = (time.monotonic() - self._started) / len(self.rows)
-        return pace * (self.steps - self.rows[-1]["step"])
+        steps_left: int = self.steps - self.rows[-1]["step"]
+        return (time.monotonic() - self._started) / len(self.rows) * steps_left
 
     def _say(self, text: str) -> None:
         say(text)
@@ -118,6 +119,7 @@ class LiveDisplay(PlainDisplay):
     def __rich__(self) -> RenderableType:
         from rich.panel import Panel
         from rich.table import Table
+        from rich.text import Text
 
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", no_wrap=True)
@@ -126,7 +128,7 @@ class LiveDisplay(PlainDisplay):
         for line in self._lines():
             grid.add_row(*line)
         step = self.rows[-1]["step"] if self.rows else 0
-        title = f"[bold]searchr1[/bold] {self.name.replace('[', '(')}"
+        title = Text.assemble(("searchr1", "bold"), f" {self.name}")
         return Panel(grid, title=title, title_align="left", subtitle=f"step {step} of {self.steps}", width=92)
 
     def _lines(self) -> Iterator[tuple[Any, Any, Any]]:

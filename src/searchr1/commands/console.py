@@ -109,7 +109,7 @@ def silence_libraries() -> None:
 
 @contextmanager
 def progress(title: str, unit: str = "") -> Iterator[Progress]:
-    """A bar with rate and time left on a terminal, a line now and then elsewhere; call what you get with (done, total)."""
+    """A bar with rate and time left on a terminal, else a line now and then; call what you get with (done, total)."""
     if stderr().is_terminal:
         with _bar(title, unit) as advance:
             yield advance

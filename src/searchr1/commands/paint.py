@@ -51,9 +51,7 @@ def trajectory_text(row: Row) -> Text:
 def telling_pair(before: Sequence[Row], after: Sequence[Row]) -> tuple[Row, Row] | None:
     """The same question before and after training; if there is one, wrong before and right after with most searches."""
     then = {(row["question"]["dataset"], row["question"]["id"]): row for row in before}
-    pairs = [
-        (then[key], row) for row in after if (key := (row["question"]["dataset"], row["question"]["id"])) in then
-    ]
+    pairs = [(then[key], row) for row in after if (key := (row["question"]["dataset"], row["question"]["id"])) in then]
     if not pairs:
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from searchr1.commands.console import decimal, interval, percent, visible
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Row = dict[str, Any]
-NAMES = {"search_r1": "Search-R1", "direct": "Direct answer", "rag": "RAG"}
+NAMES = {"search_r1": "Search-R1", "direct": "Direct", "rag": "RAG"}
 
 
 def table(title: str, *columns: str, caption: str = "") -> Table:
@@ -19,7 +19,9 @@ def table(title: str, *columns: str, caption: str = "") -> Table:
     from rich import box
     from rich.table import Table
 
-    made = Table(title=title or None, caption=caption or None, box=box.SIMPLE_HEAD, title_justify="left")
+    made = Table(
+        title=title or None, caption=caption or None, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left"
+    )
     made.title_style = "bold"
     made.caption_justify = "left"
     for place, column in enumerate(columns):
@@ -50,15 +52,16 @@ def before_after(rows: Sequence[Row], agent: str) -> Table:
     ``rows`` are those of ``eval.jsonl``; ``agent`` is the one that was trained.
     """
     last = max(row["step"] for row in rows)
+    names = list(dict.fromkeys(row["dataset"] for row in rows))
+    total = max(row["n"] for row in rows if row["step"] == 0)
     made = table(
-        "Exact match on test questions",
+        f"Exact match on {total:,} test questions, %",
         "",
-        "questions",
         "before [95%]",
-        f"after {last} steps [95%]" if last else "after",
+        f"after {last} steps [95%]",
         "change",
         "searches",
-        caption="Mean and 95% bootstrap interval; searches per question before and after.",
+        caption="95%: bootstrap interval. searches: executed for a question. Baselines are of the untrained policy.",
     )
     for decoding in dict.fromkeys(row["decoding"] for row in rows if row["agent"] == agent and row["step"] == 0):
         made.add_row(f"{NAMES.get(agent, agent)}, {decoding}", style="bold")
@@ -68,9 +71,9 @@ def before_after(rows: Sequence[Row], agent: str) -> Table:
             _add_pair(made, before, after)
         made.add_section()
     for row in rows:
-        if row["agent"] != agent and row["dataset"] in ("all", _only(rows)):
-            name = f"{NAMES.get(row['agent'], row['agent'])}, {row['decoding']}, untrained"
-            made.add_row(name, f"{row['n']:,}", interval(row), "", "", decimal(row.get("searches")), style="dim")
+        if row["agent"] != agent and row["dataset"] == names[-1]:  # all questions come last
+            name = f"{NAMES.get(row['agent'], row['agent'])}, {row['decoding']}"
+            made.add_row(name, _points(row), "", "", decimal(row.get("searches")), style="dim")
     return made
 
 
@@ -80,17 +83,13 @@ def _add_pair(made: Table, before: Row, after: Row) -> None:
     name = f"  {visible(before['dataset'])}"
     searches = decimal(before.get("searches"))
     if after["step"] == before["step"] or before.get("exact_match") is None or after.get("exact_match") is None:
-        made.add_row(name, f"{before['n']:,}", interval(before), "", "", searches)
+        made.add_row(name, _points(before), "", "", searches)
         return
     points = 100 * (after["exact_match"] - before["exact_match"])
-    significant = after["ci_low"] > before["ci_high"] or after["ci_high"] < before["ci_low"]
-    style = ("green" if points > 0 else "red") if significant else ""
-    change = Text(f"{points:+.1f}", style=style)
-    both = f"{searches} → {decimal(after.get('searches'))}"
-    made.add_row(name, f"{after['n']:,}", interval(before), interval(after), change, both)
+    apart = after["ci_low"] > before["ci_high"] or after["ci_high"] < before["ci_low"]
+    change = Text(f"{points:+.1f}", style=("green" if points > 0 else "red") if apart else "")
+    made.add_row(name, _points(before), _points(after), change, f"{searches} → {decimal(after.get('searches'))}")
 
 
-def _only(rows: Iterable[Row]) -> str:
-    """The dataset's name where there is only one."""
-    names = {row["dataset"] for row in rows}
-    return names.pop() if len(names) == 1 else ""
+def _points(row: Row) -> str:
+    return interval(row).replace("%", "")

@@ -1,0 +1,23 @@
+"""``bench rollout``."""
+
+from __future__ import annotations
+
+from searchr1.commands.console import print_json, say, stdout
+from searchr1.commands.options import Json
+
+
+def rollout(as_json: Json = False) -> None:
+    """Multi-turn rollouts with the local engine, and with transformers' generate in lock-step."""
+    from searchr1.benchmarks.rollout import bench_rollout
+    from searchr1.commands.tables import table
+
+    say("playing 64 trajectories, three rounds of each system; about a minute on one core")
+    rows = bench_rollout()
+    if as_json:
+        print_json(rows)
+        return
+    shown = table("Rollouts; a ratio above 1 means ours is faster", "figure", "unit", "ours", "theirs", "ratio", "peer")
+    for row in rows:
+        numbers = (f"{row[key]:,.1f}" for key in ("ours", "theirs"))
+        shown.add_row(row["figure"], row["unit"], *numbers, f"{row['ratio']:.2f}", row["peer"])
+    stdout().print(shown)

@@ -1,0 +1,155 @@
+"""``index build``, ``index search`` and ``index eval``."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from searchr1.commands.console import percent, print_json, progress, say, stdout, visible
+from searchr1.commands.options import Json
+from searchr1.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index folder.")]
+_RECALLS = {"answer_recall": "answer", "title_recall": "titles", "all_titles_recall": "all titles"}
+_SAMPLE = 2000
+_WRITER_MEMORY = 300e6  # Python, tantivy's 128 MB heap and its merges, as measured
+_MEMORY_A_PASSAGE = 24  # hashes of ids and offsets, with the slack of growing arrays
+_DISK_FACTOR = 1.5  # of the text: the stored passages and the postings, as measured on Wikipedia
+
+
+def build(
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="JSON lines, also gzipped: id, title, text.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.")],
+    kind: Annotated[str, typer.Option("--kind", help="The kind of index.")] = "bm25",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the kind, as title_weight=0.2.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is there.")] = False,
+) -> None:
+    """Index a corpus. The folder appears complete or not at all."""
+    from searchr1.retrieval.index import build_index
+
+    options = dict(map(_setting, settings or []))
+    say(_plan(corpus, out))
+    started = time.perf_counter()
+    with progress("indexing", "passages") as advance:
+        built = build_index(corpus, out, kind=kind, options=options, overwrite=overwrite, progress=advance)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    seconds = time.perf_counter() - started
+    say(f"{out}: {built.passages:,} passages, {kind}, {size / 1e6:,.1f} MB, in {seconds:.1f} s")
+
+
+def search(
+    folder: Folder,
+    query: Annotated[str, typer.Argument(metavar="QUERY")],
+    k: Annotated[int, typer.Option("-k", help="Passages to show.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Show the passages that a query finds."""
+    from rich.text import Text
+
+    from searchr1.retrieval.index import open_index
+
+    [found] = asyncio.run(open_index(folder).search([query], k))
+    if as_json:
+        print_json([{"id": p.id, "title": p.title, "text": p.text, "score": p.score} for p in found])
+        return
+    if not found:
+        say("nothing found")
+    for place, passage in enumerate(found, start=1):
+        head = Text.assemble(f"{place}. ", (visible(passage.title), "bold"), (f"  {passage.score:.2f}", "dim"))
+        stdout().print(head, Text(f"   {visible(passage.text)}"), sep="\n")
+
+
+def evaluate(
+    folder: Annotated[list[str], typer.Argument(metavar="DIR", help="An index folder, or the URL of a server.")],
+    data: Annotated[list[str], typer.Option("--data", metavar="FILE...", help="Question files.")],
+    k: Annotated[list[int] | None, typer.Option("-k", help="Passages that count; may be repeated. [3 5 10]")] = None,
+    as_json: Json = False,
+) -> None:
+    """How often the passages found for a raw question hold its answer, and its supporting titles."""
+    from searchr1.evaluation.recall import recall
+    from searchr1.retrieval.spec import open_retriever
+    from searchr1.sources import check_reachable, load_questions
+
+    spec, *more = folder
+    questions = load_questions([*data, *more], None, "test")
+    check_reachable(spec)
+    with progress("searching", "questions") as advance:
+        result = asyncio.run(recall(open_retriever(spec), questions, k or (3, 5, 10), progress=advance))
+    if as_json:
+        print_json(result)
+    else:
+        stdout().print(_recall_table(result))
+
+
+def _recall_table(result: dict[str, Any]) -> Table:
+    from searchr1.commands.tables import table
+
+    found = {name: result[key] for key, name in _RECALLS.items() if result[key]}
+    ks = list(next(iter(found.values()), {}))
+    shown = table(f"Recall of {result['n']:,} questions [95%]", "", *(f"in the first {k}" for k in ks))
+    for name, figures in found.items():
+        cells = [figures[k] for k in ks]
+        shown.add_row(
+            name, *(f"{percent(c['value'])} [{100 * c['ci_low']:.1f}, {100 * c['ci_high']:.1f}]" for c in cells)
+        )
+    return shown
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {text}: expected key=value, for example --set title_weight=0.2")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _plan(corpus: Path, out: Path) -> str:
+    """What the index will take, from the first passages of the corpus."""
+    from searchr1.data.jsonl import require_file
+
+    require_file(corpus)
+    text, read = _sample(corpus)
+    if not text or not read:
+        return f"plan: {corpus} is empty"
+    size = corpus.stat().st_size
+    passages = round(len(text) * max(1.0, size / read))
+    disk = _DISK_FACTOR * passages * sum(map(len, text)) / len(text)
+    memory = _WRITER_MEMORY + _MEMORY_A_PASSAGE * passages
+    existing = next(parent for parent in [out, *out.resolve().parents] if parent.exists())
+    free = shutil.disk_usage(existing).free
+    short = "; this may not fit" if free < disk else ""
+    about = "" if read >= size else "about "
+    return (
+        f"plan: {about}{passages:,} passages; at most {memory / 1e9:.1f} GB of memory; about {disk / 1e6:,.1f} MB of "
+        f"disk, {free / 1e9:,.1f} GB are free{short}"
+    )
+
+
+def _sample(corpus: Path) -> tuple[Sequence[bytes], int]:
+    """The first lines, and how many bytes of the file they take."""
+    import gzip
+    import zlib
+    from itertools import islice
+
+    with corpus.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        try:
+            lines = list(islice(gzip.GzipFile(fileobj=raw) if packed else raw, _SAMPLE))
+        except (OSError, EOFError, zlib.error):
+            return [], 0  # the build says what is wrong with it
+        return lines, raw.tell() if packed else sum(map(len, lines))

@@ -1,0 +1,82 @@
+"""``demo`` and ``train``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from searchr1.commands.console import clock, say
+from searchr1.commands.options import Seed, Settings
+
+if TYPE_CHECKING:
+    from searchr1.config import Recipe
+
+Out = Annotated[Path | None, typer.Option("--out", metavar="RUN", help="The run folder.")]
+_DEMO = "atlas"
+_TRAJECTORIES_PER_SECOND = 30.0
+"""Trained on two cores of a laptop; only for what the demo says beforehand."""
+
+
+def demo(
+    out: Out = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Training steps.")] = None,
+    settings: Settings = None,
+    seed: Seed = None,
+) -> None:
+    """A small policy learns to search a made-up encyclopedia, here and now: no GPU, no download."""
+    from searchr1.commands.running import (
+        Order,
+        free_folder,
+        peak_memory,
+        run_training,
+        show_question,
+        show_results,
+        write_page,
+    )
+    from searchr1.config import load_recipe
+
+    started = time.monotonic()
+    given = {"steps": steps, "seed": seed}
+    changes = [*(settings or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    recipe = load_recipe(_DEMO, changes)
+    path = out or free_folder(Path("runs") / "demo")
+    say("searchr1 demo: a small language model learns, by reward alone, to use a search engine.", "bold")
+    say(_plan(recipe, path))
+    run = run_training(Order(_DEMO, changes, recipe, path), resume=False)
+    show_results(run, recipe.rollout.agent)
+    show_question(run)
+    write_page(run)
+    say(f"done in {clock(time.monotonic() - started)}, with at most {peak_memory()} of memory")
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE.toml", help="A recipe file, or a built-in one: atlas.")],
+    settings: Settings = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run from its last checkpoint.")] = False,
+) -> None:
+    """Train a policy as a recipe says; the run folder defaults to runs/NAME."""
+    from searchr1.commands.running import Order, peak_memory, run_training, show_results, write_page
+    from searchr1.config import load_recipe
+
+    started = time.monotonic()
+    loaded = load_recipe(recipe, settings or [])
+    path = out or Path("runs") / Path(recipe).name.removesuffix(".toml")
+    run = run_training(Order(recipe, settings or [], loaded, path), resume=resume)
+    show_results(run, loaded.rollout.agent)
+    write_page(run)
+    say(f"done in {clock(time.monotonic() - started)}, with at most {peak_memory()} of memory")
+
+
+def _plan(recipe: Recipe, path: Path) -> str:
+    table = recipe.rollout
+    trajectories = recipe.steps * table.questions * table.group_size
+    minutes = max(1, round(trajectories / _TRAJECTORIES_PER_SECOND / 60))
+    return (
+        "Generate an encyclopedia and index it; evaluate the untrained policy and its baselines; train "
+        f"{recipe.steps} steps of {table.questions} questions x {table.group_size} trajectories; evaluate again.\n"
+        f"The training takes about {minutes} minute{'s' * (minutes > 1)} on two cores. Everything goes to {path}."
+    )
