@@ -114,8 +114,8 @@ def final_turn(world: World, puzzle: Puzzle, rng: random.Random, noise: Noise) -
         if rng.random() >= noise.comparison_right:
             about = puzzle.pages[1 - puzzle.pages.index(about)]
         first, second = (world.value(page, "year") for page in puzzle.pages)
-        think = f"{first} {'before' if first < second else 'after'} {second} so {world.name(about)}"
-    answer = world.value(about, puzzle.fact)
-    if rng.random() >= noise.answer_right:
-        answer = world.value(about, rng.choice(tuple(FACTS[world.kind(about)])))
-    return f"<think> {think}</think><answer> {answer}</answer>"
+        think = f"{first} {'before' if first < second else 'after'} {second}"
+    fact = puzzle.fact
+    if puzzle.form != COMPARISON and rng.random() >= noise.answer_right:
+        fact = rng.choice(tuple(FACTS[world.kind(about)]))
+    return f"<think> {think}</think><answer> {world.value(about, fact)}</answer>"

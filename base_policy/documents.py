@@ -14,7 +14,7 @@ from demonstrations import UNKNOWN, Noise, Turns, demonstrate, final_turn, read
 
 from searchr1.data.atlas.questions import COMPARISON, FORMS, ONE_HOP, TWO_HOP, Puzzle, puzzles, question
 from searchr1.data.atlas.text import WORDINGS, passage
-from searchr1.data.atlas.world import World
+from searchr1.data.atlas.world import KINDS, World
 from searchr1.ports import Dialogue, Retriever, Tokenizer
 from searchr1.retrieval.index import build_index, open_index
 from searchr1.types import Passage
@@ -132,15 +132,22 @@ def _query(draft: _Draft, text: str, turn: int) -> str:
 
 
 async def _shown(draft: _Draft, retriever: Retriever, rng: random.Random) -> list[Passage]:
-    """The context of a RAG document: the needed pages (two-hop: the first alone, which does not answer)."""
-    pages = draft.puzzle.pages
+    """The context of a RAG document: the needed pages (two-hop: the first alone, which does not answer).
+
+    Beside a one-hop page stands what the search engine finds beside it, or nothing, or a page of the same kind: then
+    the question's subject is all that tells which of the two answers.
+    """
+    world, pages = draft.world, draft.puzzle.pages
     if draft.puzzle.form == COMPARISON:
-        found = [passage(draft.world, page) for page in pages]
+        found = [passage(world, page) for page in pages]
+    elif draft.puzzle.form == ONE_HOP and rng.random() < 0.6:
+        found = [passage(world, pages[0])]
+        if rng.random() < 0.6:
+            other = rng.randrange(world.count(world.kind(pages[0]))) * len(KINDS) + pages[0] % len(KINDS)
+            found += [passage(world, other)] * (other != pages[0])
     else:
-        [found] = await retriever.search([draft.world.name(pages[0])], TOP_K)
-        if draft.puzzle.form == ONE_HOP and rng.random() < 0.4:
-            found = [page for page in found if page.id == str(pages[0])]
-    return found if rng.random() < 0.6 else found[::-1]
+        [found] = await retriever.search([world.name(pages[0])], TOP_K)
+    return found if rng.random() < 0.5 else found[::-1]
 
 
 def _index(world: World, scratch: Path) -> Retriever:

@@ -16,7 +16,7 @@ from searchr1.config import EngineTable, Recipe
 from searchr1.errors import UserError
 from searchr1.ports import Agent, Dialogue, Engine, Retriever, Tokenizer
 from searchr1.protocols import build_protocol
-from searchr1.sources import open_sources
+from searchr1.sources import check_sources, open_sources
 from searchr1.types import Question
 
 if TYPE_CHECKING:
@@ -57,9 +57,11 @@ def build_parts(recipe: Recipe, folder: Path, say: Callable[[str], None] = lambd
     from searchr1.training.policy import load_policy
 
     check_trainable(recipe)
-    device = prepare_torch(recipe.engine)
     source = model_path(recipe.model)
+    check_sources(recipe)
+    device = prepare_torch(recipe.engine)
     tokenizer, protocol = build_dialogue(recipe, source)
+    check_budget(recipe, protocol, [], context_length(source))
     sources = open_sources(recipe, folder, say)
     questions = [*sources.train, *sources.test]
     check_budget(recipe, protocol, questions, context_length(source))
@@ -103,7 +105,9 @@ def model_path(model: str) -> str:
     if model in EMBEDDED_MODELS:
         return str(files("searchr1") / EMBEDDED_MODELS[model])
     folder = Path(model)
-    if (folder / "eval.jsonl").is_file() or (folder / "checkpoints").is_dir():
+    if not folder.exists() and (model.startswith((".", "/", "~")) or model.count("/") != model.strip("/").count("/")):
+        raise UserError(f"model: expected a model folder, a run or a name on the Hugging Face hub, found no {model}")
+    if is_run(folder):
         from searchr1.training.checkpoint import latest_checkpoint
 
         latest = latest_checkpoint(folder / "checkpoints")
@@ -111,6 +115,15 @@ def model_path(model: str) -> str:
             raise UserError(f"{model}: this run has no checkpoint yet; train it first, or name a model")
         return str(latest)
     return model
+
+
+def is_run(folder: Path) -> bool:
+    """Whether ``folder`` is a run folder (a model folder has a ``config.json`` too)."""
+    try:
+        head = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(head, dict) and head.get("format") == "searchr1-run"
 
 
 def prepare_torch(engine: EngineTable) -> str:
@@ -150,9 +163,11 @@ def build_engine(recipe: Recipe, model: Any, tokenizer: Tokenizer, **options: An
 
 
 def check_budget(recipe: Recipe, protocol: Dialogue, questions: Iterable[Question], model_tokens: int | None) -> None:
-    """Refuse a turn budget that may not fit the context. Raises ``UserError`` with the formula."""
+    """Refuse a turn budget that may not fit the context (for any question). Raises ``UserError`` with the formula."""
     search = recipe.rollout.max_searches > 0
-    longest = max(len(protocol.prompt(question.text, search=search)) for question in questions)
+    longest = max(
+        len(protocol.prompt(text, search=search)) for text in ["", *(question.text for question in questions)]
+    )
     recipe.rollout.check(longest, model_tokens)
 
 

@@ -19,7 +19,7 @@ class Commands(TyperGroup):
     """The boundary where our errors become one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        from searchr1.commands import console
+        from searchr1 import console
 
         try:
             return super().invoke(ctx)
@@ -90,10 +90,14 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    from searchr1.commands.console import silence_libraries
+    from searchr1.console import silence_libraries
 
     silence_libraries()
 
 
 def main() -> None:
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from searchr1.commands.console import clock, decimal, interval, percent, say, stderr
+from searchr1.console import clock, decimal, interval, percent, say, stderr
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

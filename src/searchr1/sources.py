@@ -18,6 +18,7 @@ from searchr1.retrieval import BACKENDS
 from searchr1.types import Question
 
 ATLAS = "atlas"
+"""In place of a file's name: the generated encyclopedia."""
 Say = Callable[[str], None]
 
 
@@ -30,26 +31,39 @@ class Sources:
     retriever: Retriever
 
 
-def open_sources(recipe: Recipe, folder: Path, say: Say) -> Sources:
-    """Find, generate and index what ``recipe`` names; what is made goes to ``folder`` and is found there again.
+def check_sources(recipe: Recipe) -> None:
+    """The cheap checks, before anything is made: files are there, the search engine answers. Raises ``UserError``."""
+    data = recipe.data
+    for name in (*_names(data.train), *_names(data.test), data.corpus):
+        if name not in ("", ATLAS):
+            require_file(name)
+    if recipe.retriever not in BACKENDS:
+        check_reachable(recipe.retriever)
+    elif not data.corpus:
+        raise UserError(f"retriever = {recipe.retriever!r} builds an index of data.corpus, but that is empty; set it")
 
-    Cheap checks come first. ``say`` hears of everything that takes time. Raises ``UserError``.
+
+def open_sources(recipe: Recipe, folder: Path, say: Say) -> Sources:
+    """Read, generate and index what ``recipe`` names; what is made goes to ``folder`` and is found there again.
+
+    ``say`` hears of everything that takes time. Raises ``UserError``.
     """
     data, spec = recipe.data, recipe.retriever
-    names = [name for name in (*_names(data.train), *_names(data.test)) if name != ATLAS]
-    corpus_needed = spec in BACKENDS or any(ATLAS in _names(name) for name in (data.train, data.test))
-    if data.corpus not in ("", ATLAS):
-        names.append(data.corpus)
-    for name in names:
-        require_file(name)
-    if spec not in BACKENDS:
-        check_reachable(spec)
-    atlas = atlas_folder(folder, data, say) if corpus_needed else None
-    train, test = load_questions(data.train, atlas, "train"), load_questions(data.test, atlas, "test")
-    corpus = atlas / "corpus.jsonl" if data.corpus == ATLAS and atlas else None
-    if data.corpus not in ("", ATLAS):
-        corpus = Path(data.corpus)
-    return Sources(train, test, build_retriever(spec, corpus, folder / "index", say))
+    given = {name: read_questions(name) for name in {*_names(data.train), *_names(data.test)} - {ATLAS}}
+    # A corpus is only needed to build an index of it, or to check that a given index is of it.
+    played = ATLAS in (*_names(data.train), *_names(data.test))
+    atlas = atlas_folder(folder, data, say) if played or spec in BACKENDS else None
+    sets = []
+    for source, split in ((data.train, "train"), (data.test, "test")):
+        parts = [
+            read_questions(atlas / f"{split}.jsonl") if name == ATLAS and atlas else given[name]
+            for name in _names(source)
+        ]
+        sets.append(_in_turn(parts))
+    corpus = Path(data.corpus) if data.corpus not in ("", ATLAS) else None
+    if data.corpus == ATLAS and atlas is not None:
+        corpus = atlas / "corpus.jsonl"
+    return Sources(sets[0], sets[1], build_retriever(spec, corpus, folder / "index", say))
 
 
 def atlas_folder(parent: Path, data: Data, say: Say) -> Path | None:
@@ -69,15 +83,9 @@ def atlas_folder(parent: Path, data: Data, say: Say) -> Path | None:
     return parent / ATLAS
 
 
-def load_questions(
-    source: str | Sequence[str], atlas: Path | None, split: str, limit: int | None = None
-) -> list[Question]:
-    """The (first ``limit``) questions of each of one or several files, in turn one from each, so that any beginning is
-    a mixture. Raises ``UserError``."""
-    parts = [
-        read_questions(atlas / f"{split}.jsonl" if name == ATLAS and atlas else name, limit) for name in _names(source)
-    ]
-    return [question for question in chain.from_iterable(zip_longest(*parts)) if question is not None]
+def load_questions(names: Sequence[str], limit: int | None = None) -> list[Question]:
+    """The (first ``limit``) questions of each of several files, mixed. Raises ``UserError``."""
+    return _in_turn([read_questions(name, limit) for name in names])
 
 
 def build_retriever(spec: str, corpus: Path | None, folder: Path, say: Say) -> Retriever:
@@ -96,8 +104,7 @@ def build_retriever(spec: str, corpus: Path | None, folder: Path, say: Say) -> R
         if corpus is not None and info.corpus_hash:
             check_corpus(info, corpus_hash(corpus))
         return CoalescingRetriever(retriever)
-    if corpus is None:
-        raise UserError(f"retriever = {spec!r} builds an index of data.corpus, but data.corpus is empty; set it")
+    assert corpus is not None, "check_sources lets no index be built of nothing"
     if not (folder / "manifest.json").is_file():
         started = time.perf_counter()
         built = build_index(corpus, folder, kind=spec)
@@ -124,3 +131,8 @@ def check_reachable(spec: str) -> None:
 
 def _names(source: str | Sequence[str]) -> tuple[str, ...]:
     return (source,) if isinstance(source, str) else tuple(source)
+
+
+def _in_turn(parts: Sequence[Sequence[Question]]) -> list[Question]:
+    """One question of each part in turn, so that any beginning is a mixture."""
+    return [question for question in chain.from_iterable(zip_longest(*parts)) if question is not None]

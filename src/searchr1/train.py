@@ -20,7 +20,7 @@ from searchr1.agents.rollout import Job, rollout
 from searchr1.algorithms.base import experience
 from searchr1.assemble import Parts, greedy
 from searchr1.config import Recipe
-from searchr1.errors import SearchUnavailable
+from searchr1.errors import EngineError, SearchUnavailable
 from searchr1.evaluation.evaluate import evaluate, score_trajectories
 from searchr1.metrics import evaluation_rows, step_metrics
 from searchr1.rewards import WeightedReward, build_reward
@@ -36,7 +36,7 @@ from searchr1.training.checkpoint import (
 from searchr1.training.packing import pack
 from searchr1.training.samples import gather, mini_batches, score_environment, split, to_sample
 from searchr1.trajectory_io import trajectory_row
-from searchr1.types import Question, Scored
+from searchr1.types import Question, Scored, StopReason
 
 RETRY_SECONDS = 5.0
 PROBE = "capital of France"
@@ -152,6 +152,9 @@ class Trainer:
             failed = sum(trajectory.failed for trajectory in played)
             if failed <= self.recipe.rollout.max_failure_rate * len(played):
                 break
+            broken = sum(trajectory.stop is StopReason.ENGINE_ERROR for trajectory in played)
+            if 2 * broken > failed:  # waiting mends a search engine, not a model
+                raise EngineError(f"{broken} of {len(played)} trajectories of step {step} ended in an engine error")
             await self._wait(f"{failed} of {len(played)} trajectories of step {step} failed ({played[0].stop})")
         scored: list[Scored] = []
         for start in range(0, len(played), size):

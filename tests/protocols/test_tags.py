@@ -242,6 +242,20 @@ def test_observation_cut_to_the_wrapper() -> None:
         Tags(BYTES).observe([], wrapper - 1)
 
 
+class Seamed(ByteTokenizer):
+    """Needs one token more where a document follows the wrapper's opening in the same text."""
+
+    def encode(self, text: str) -> list[int]:
+        return super().encode(text.replace("<information>Doc", "<information> Doc"))
+
+
+def test_an_observation_that_fits_in_pieces_is_not_called_truncated() -> None:
+    text = OPEN + 'Doc 1(Title: "Dune") Dune is a novel.' + CLOSE
+    assert len(Seamed().encode(text)) == len(text) + 1
+    assert Tags(Seamed()).observe([DUNE], len(text)) == Observation(tuple(BYTES.encode(text)), truncated=False)
+    assert Tags(Seamed()).observe([DUNE], len(text) - 1).truncated
+
+
 WORDS = st.text(alphabet='aé\n "<>/', max_size=60) | st.sampled_from(["Dune is a novel.", "</information>", "x" * 90])
 PASSAGES = st.lists(st.builds(Passage, st.just("i"), WORDS, WORDS), max_size=4)
 

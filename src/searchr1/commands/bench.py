@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from searchr1.commands.console import print_json, say, stdout
+from searchr1.console import print_json, say, stdout
 from searchr1.commands.options import Json
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from searchr1.commands.console import progress, say
+from searchr1.console import progress, say
 from searchr1.commands.options import Seed
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searchr1.commands.console import percent, print_json, progress, say, stdout, visible
+from searchr1.console import percent, print_json, progress, say, stdout, visible
 from searchr1.commands.options import Agent, Json, Retriever, Seed, Settings
 from searchr1.commands.tables import evaluation_table, table
 from searchr1.errors import UserError
@@ -121,7 +121,7 @@ def _questions(target: Target, data: list[str], limit: int | None) -> list[Quest
             raise UserError(f"--data: {target.model} is no run of ours, so name question files, or atlas")
         test = target.recipe.data.test
         data = [test] if isinstance(test, str) else list(test)
-    return load_questions(data, target.atlas() if ATLAS in data else None, "test", limit)
+    return load_questions([str(target.atlas() / "test.jsonl") if name == ATLAS else name for name in data], limit)
 
 
 def _search_engine(target: Target, spec: str | None) -> RetrieverPort:

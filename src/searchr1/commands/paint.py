@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from searchr1.commands.console import visible
+from searchr1.console import visible
 
 if TYPE_CHECKING:
     from rich.text import Text

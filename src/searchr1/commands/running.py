@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from searchr1.commands.console import say, stderr, stdout
+from searchr1.console import say, stderr, stdout
 from searchr1.commands.paint import telling_pair, trajectory_text
 from searchr1.commands.tables import before_after
 from searchr1.errors import SearchR1Error, UserError
@@ -88,7 +88,7 @@ def show_question(run: RunFolder) -> None:
     from rich.rule import Rule
     from rich.text import Text
 
-    from searchr1.commands.console import visible
+    from searchr1.console import visible
 
     question = pair[0]["question"]
     out = stdout()

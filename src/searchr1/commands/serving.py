@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from searchr1.commands.console import say
+from searchr1.console import say
 
 
 def retriever(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from searchr1.commands.console import decimal, interval, percent, visible
+from searchr1.console import decimal, interval, percent, visible
 
 if TYPE_CHECKING:
     from rich.table import Table

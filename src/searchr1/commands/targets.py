@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from searchr1.commands.console import say
+from searchr1.console import say
 from searchr1.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Target:
 
 def find_target(name: str, settings: Sequence[str] = ()) -> Target:
     """The run, checkpoint or model called ``name``, with ``--set`` applied. Raises ``UserError``."""
-    from searchr1.assemble import EMBEDDED_MODELS
+    from searchr1.assemble import EMBEDDED_MODELS, is_run
     from searchr1.config import build_recipe, load_recipe
     from searchr1.run import RunFolder
 
@@ -67,7 +67,7 @@ def find_target(name: str, settings: Sequence[str] = ()) -> Target:
         return Target(name, recipe, cache_folder(recipe.data))
     folder = Path(name)
     for run in (folder, folder.parent.parent if folder.parent.name == "checkpoints" else folder):
-        if _is_run(run):
+        if is_run(run):
             return Target(name, build_recipe(RunFolder.open(run).config, settings), run)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"{name}: expected a run or a model folder, found no config.json in it; check the path")
@@ -81,11 +81,3 @@ def cache_folder(data: Data) -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     request = json.dumps([FORMAT, data.atlas_seed, data.atlas_entities, data.atlas_shares])
     return base / "searchr1" / f"atlas-{hashlib.sha256(request.encode()).hexdigest()[:12]}"
-
-
-def _is_run(folder: Path) -> bool:
-    try:
-        head = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(head, dict) and head.get("format") == "searchr1-run"

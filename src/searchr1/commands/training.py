@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchr1.commands.console import clock, say
+from searchr1.console import clock, say
 from searchr1.commands.options import Seed, Settings
 
 if TYPE_CHECKING:

@@ -171,7 +171,7 @@ def test_streams_are_independent_and_repeatable() -> None:
 def test_a_world_without_reserved_names_has_no_test_questions() -> None:
     world = World(0, 1000, exclude_held_out=True)
     for form in FORMS:
-        assert list(puzzles(world, form, test=True)) == []
+        assert next(puzzles(world, form, test=True), None) is None
         with pytest.raises(ValueError, match=f"^a world of 1000 entities has no 1 different {form} questions; make it"):
             questions(world, form, 1, test=True)
         assert len(questions(world, form, 50, test=False)) == 50

@@ -119,7 +119,7 @@ def _two_hop(world: World, chance: int, test: bool) -> Puzzle | None:
 
 
 def _comparison(world: World, chance: int, test: bool) -> Puzzle | None:
-    """Asks for a fact of the older (newer) of two: which of the two it is answers nothing, so it cannot be guessed."""
+    """Asks for the year of the older (newer) of two entities: both pages must be read, and it cannot be guessed."""
     kind = KINDS[mix(chance, 1) % len(KINDS)]
     first = _pick(world, mix(chance, 2), test, kind)
     second = _pick(world, mix(chance, 3), test, kind)
@@ -128,11 +128,7 @@ def _comparison(world: World, chance: int, test: bool) -> Puzzle | None:
     order = (text.OLDER, text.NEWER)[mix(chance, 4) % 2]
     first_is_older = world.value(first, "year") < world.value(second, "year")
     about = first if first_is_older is (order == text.OLDER) else second
-    facts = tuple(fact for fact in FACTS[kind] if fact != "year")
-    fact = facts[mix(chance, 5) % len(facts)]
-    if world.value(first, fact) == world.value(second, fact):
-        return None
-    return Puzzle(COMPARISON, (first, second), about, fact, order)
+    return Puzzle(COMPARISON, (first, second), about, "year", order)
 
 
 _MAKERS: dict[str, Callable[[World, int, bool], Puzzle | None]] = {

@@ -104,6 +104,7 @@ def clock(seconds: float) -> str:
 def silence_libraries() -> None:
     """No progress bars and warnings of transformers between ours; call it before anything imports transformers."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
