@@ -74,7 +74,7 @@ class RunFolder:
         try:
             _refuse_occupied(folder)
             saved = _save_config(folder, config)
-        except BaseException:
+        except BaseException:  # whatever it was, also Ctrl-C: the folder must not stay locked
             lock.close()
             raise
         return cls(folder, saved, lock)
@@ -98,7 +98,7 @@ class RunFolder:
         try:
             _refuse_changes(folder, _load_config(folder), config, free)
             saved = _save_config(folder, config)
-        except BaseException:
+        except BaseException:  # whatever it was, also Ctrl-C: the folder must not stay locked
             lock.close()
             raise
         return cls(folder, saved, lock)

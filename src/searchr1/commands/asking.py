@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchr1.console import say, stdout, visible
 from searchr1.commands.options import Agent, Retriever, Settings
+from searchr1.console import say, stdout, visible
 from searchr1.errors import SearchR1Error, UserError
 from searchr1.types import Completion, Question, Sampling, Trajectory
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from searchr1.console import print_json, say, stdout
 from searchr1.commands.options import Json
+from searchr1.console import print_json, say, stdout
 
 
 def rollout(as_json: Json = False) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from searchr1.console import progress, say
 from searchr1.commands.options import Seed
+from searchr1.console import progress, say
 
 
 def atlas(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searchr1.console import percent, print_json, progress, say, stdout, visible
 from searchr1.commands.options import Agent, Json, Retriever, Seed, Settings
 from searchr1.commands.tables import evaluation_table, table
+from searchr1.console import percent, print_json, progress, say, stdout, visible
 from searchr1.errors import UserError
 
 if TYPE_CHECKING:

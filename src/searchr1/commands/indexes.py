@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searchr1.console import percent, print_json, progress, say, stdout, visible
 from searchr1.commands.options import Json
+from searchr1.console import percent, print_json, progress, say, stdout, visible
 from searchr1.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from searchr1.console import say, stderr, stdout
 from searchr1.commands.paint import telling_pair, trajectory_text
 from searchr1.commands.tables import before_after
+from searchr1.console import say, stderr, stdout
 from searchr1.errors import SearchR1Error, UserError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run_training(order: Order, *, resume: bool) -> RunFolder:
     with run:
         try:
             parts = _prepare(order, run)
-        except BaseException as failure:
+        except BaseException as failure:  # whatever stopped it, Ctrl-C too: the next try must find the way free
             if not resume:
                 _remove(order.path, existed)
                 if isinstance(failure, KeyboardInterrupt):

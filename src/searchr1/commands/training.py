@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchr1.console import clock, say
 from searchr1.commands.options import Seed, Settings
+from searchr1.console import clock, say
 
 if TYPE_CHECKING:
     from searchr1.config import Recipe

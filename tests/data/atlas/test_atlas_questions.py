@@ -57,9 +57,9 @@ def test_known_questions() -> None:
             {"form": "two-hop", "hops": 2, "supporting_titles": ["Dovor Manlok", "Remo Zilzol"]},
         ),
         Question(
-            "atlas-0-882-1977-older-founder-0",
-            "Who founded the older of Taran Drilgar and Tino Krorbran?",
-            ("Momo Manlok", "Manlok, Momo"),
+            "atlas-0-882-1977-older-year-0",
+            "When was the older of Taran Drilgar and Tino Krorbran founded?",
+            ("1924", "the year 1924"),
             "comparison",
             {"form": "comparison", "hops": 2, "supporting_titles": ["Taran Drilgar", "Tino Krorbran"]},
         ),
@@ -127,7 +127,7 @@ def test_a_comparison_is_won_by_the_page_that_answers_and_not_by_the_other(world
         assert world.kind(loser) is world.kind(puzzle.about)
         years = int(world.value(puzzle.about, "year")), int(world.value(loser, "year"))
         assert years[0] < years[1] if puzzle.by == "older" else years[0] > years[1]
-        assert puzzle.fact != "year"
+        assert puzzle.fact == "year"
         answers = question(world, puzzle).answers
         assert says(world, puzzle.about, answers[0])
         assert not [answer for answer in answers if says(world, loser, answer)]
@@ -151,7 +151,7 @@ def test_every_kind_fact_link_and_wording_is_asked_for() -> None:
         if form == TWO_HOP:  # nothing links to a book or an institute
             every = {(kind, fact) for kind, fact in every if kind not in (Kind.BOOK, Kind.INSTITUTE)}
         if form == COMPARISON:
-            every = {(kind, fact) for kind, fact in every if fact != "year"}
+            every = {(kind, fact) for kind, fact in every if fact == "year"}
         assert facts == every
         assert {q.id.rpartition("-")[2] for q in questions(world, form, 100, test=False)} == set(
             map(str, range(WORDINGS))

@@ -62,8 +62,8 @@ def test_known_bytes(tmp_path: Path) -> None:
     assert manifest["version"] == 1
     assert manifest["sha256"] == {
         "corpus.jsonl": "d28c8e20f4729a805b1f475f088d7c261ecaf77317b02a8245d5239276de59e6",
-        "train.jsonl": "58f024a99ac8dbd4f4a212ce47918e815b4ab9b75bdab29777c74311b3e72c6e",
-        "test.jsonl": "baf7f531f6808e54893da76750a482741c384b5f25423542514c9058a69f6a41",
+        "train.jsonl": "e21a2382791ce74135aa9a0ca9cdb81746e98ee760815d93e48a7fe7e6450598",
+        "test.jsonl": "bb04f3b551842c8d649782421cf0284fbfe18687d9dca8cd5e8cd21f87bf2e8c",
     }
 
 
