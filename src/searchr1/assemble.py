@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 EMBEDDED_MODELS = {"atlas-base": "models/atlas-base"}
 """Models that ship with the package."""
+_HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def model_path(model: str) -> str:
     if model in EMBEDDED_MODELS:
         return str(files("searchr1") / EMBEDDED_MODELS[model])
     folder = Path(model)
-    if not folder.exists() and (model.startswith((".", "/", "~")) or model.count("/") != model.strip("/").count("/")):
+    if not folder.exists() and not _HUB_NAME.fullmatch(model):
         raise UserError(f"model: expected a model folder, a run or a name on the Hugging Face hub, found no {model}")
     if is_run(folder):
         from searchr1.training.checkpoint import latest_checkpoint

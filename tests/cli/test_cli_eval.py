@@ -1,0 +1,157 @@
+"""``eval``, ``compare``, ``score``, ``ask`` and ``report``: what they print and what they leave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from searchr1.run import RunFolder
+
+SCRIPT: dict[str, str | list[str]] = {
+    "born?": [
+        "<think> the author </think><search> Dune </search>",
+        "<search> Frank Herbert </search>",
+        "<answer> Tacoma </answer>",
+    ],
+    "Dune?": ["<search> Dune </search>", "<answer> Frank Herbert </answer>"],
+    "Emma?": ["<answer> Charlotte Bronte </answer>"],
+}
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.json"
+    path.write_text(json.dumps(SCRIPT))
+    return path
+
+
+def evaluate(searchr1: Any, script: Path, index: Path, *more: object) -> Result:
+    options = ["--engine", "scripted", "--retriever", index, "--set", "rollout.context_tokens=9000"]
+    return searchr1("eval", script, *options, *more)
+
+
+def test_a_scripted_policy(searchr1: Any, script: Path, questions: Path, index: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = evaluate(searchr1, script, index, "--data", questions, "--out", out, "--json")
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert summary == json.loads((out / "summary.json").read_text())
+    one, two, macro = summary["datasets"]["one"], summary["datasets"]["two"], summary["macro"]
+    assert (one["n"], one["exact_match"], one["searches"], one["failed"]) == (2, 0.5, 0.5, 0)
+    assert (two["n"], two["exact_match"], two["searches"], two["failed"]) == (1, 1.0, 2.0, 0)
+    assert (macro["n"], macro["exact_match"]) == (3, 0.75)
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert [row["prediction"] for row in rows] == ["Frank Herbert", "Charlotte Bronte", "Tacoma"]
+    assert rows[2]["queries"] == ["Dune", "Frank Herbert"]
+    assert result.stderr.splitlines()[-1] == f"written: {out}/summary.json and predictions.jsonl"
+
+
+def test_the_table_and_several_files(searchr1: Any, script: Path, questions: Path, index: Path, tmp_path: Path) -> None:
+    lines = questions.read_text().splitlines(keepends=True)
+    for name, line in zip("ab", (lines[0], lines[2]), strict=True):
+        (tmp_path / f"{name}.jsonl").write_text(line)
+    for given in (["--data", tmp_path / "a.jsonl", tmp_path / "b.jsonl"],
+                  ["--data", tmp_path / "a.jsonl", "--data", tmp_path / "b.jsonl"]):  # fmt: skip
+        out = tmp_path / f"out-{len(given)}"
+        result = evaluate(searchr1, script, index, *given, "--out", out)
+        assert result.exit_code == 0, result.stderr
+        assert "100.0% [100.0, 100.0]" in result.stdout
+        assert result.stdout.count("macro average") == 1
+    limited = evaluate(searchr1, script, index, "--data", questions, "--limit", 1, "--out", tmp_path / "1", "--json")
+    assert json.loads(limited.stdout)["macro"]["n"] == 1
+
+
+def test_compare(searchr1: Any, script: Path, questions: Path, index: Path, tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    evaluate(searchr1, script, index, "--data", questions, "--out", a)
+    script.write_text(json.dumps(SCRIPT | {"Emma?": "<answer> Jane Austen </answer>"}))
+    evaluate(searchr1, script, index, "--data", questions, "--out", b)
+    result = json.loads(searchr1("compare", a, b, "--json").stdout)
+    assert set(result) == {"n", "difference", "ci_low", "ci_high", "p_value"}
+    assert (result["n"], result["difference"]) == (3, pytest.approx(1 / 3))
+    worse = searchr1("compare", b, a)
+    assert worse.exit_code == 0
+    assert "no clear difference" in worse.stdout
+    assert "-33.3 [" in worse.stdout
+
+
+def test_a_run_gives_its_own_numbers_again(trained: tuple[Path, Result], searchr1: Any, tmp_path: Path) -> None:
+    folder, _ = trained
+    for decoding in ("greedy", "sampled"):
+        out = tmp_path / decoding
+        result = searchr1("eval", folder, "--decoding", decoding, "--limit", 6, "--out", out, "--json")
+        assert result.exit_code == 0, result.stderr
+        datasets = json.loads(result.stdout)["datasets"]
+        wanted = [r for r in RunFolder.open(folder).read_eval() if (r["step"], r["decoding"]) == (2, decoding)]
+        for row in wanted:
+            if row["dataset"] != "all":
+                assert {key: datasets[row["dataset"]][key] for key in ("n", "exact_match", "f1", "searches")} == {
+                    key: row[key] for key in ("n", "exact_match", "f1", "searches")
+                }
+    checkpoint = searchr1("eval", folder / "checkpoints" / "step-2", "--limit", 6, "--out", tmp_path / "c", "--json")
+    assert checkpoint.stdout == (tmp_path / "greedy" / "summary.json").read_text()
+
+
+def test_baselines_of_a_run(trained: tuple[Path, Result], searchr1: Any, tmp_path: Path) -> None:
+    for agent, searches in (("rag", 1.0), ("direct", 0.0)):
+        result = searchr1("eval", trained[0], "--agent", agent, "--limit", 4, "--out", tmp_path / agent, "--json")
+        assert json.loads(result.stdout)["macro"]["searches"] == searches
+
+
+def test_a_model_on_the_cached_atlas(
+    searchr1: Any, tiny_model: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    settings = ["data.atlas_entities=200", "rollout.turn_tokens=8", "rollout.observation_tokens=150",
+                "rollout.context_tokens=1000", "protocol.prompt_template=short", "rollout.max_searches=2"]  # fmt: skip
+    options = [part for setting in settings for part in ("--set", setting)]
+    command = ["eval", tiny_model, "--data", "atlas", "--retriever", index, "--limit", 2, *options, "--out"]
+    first, second = searchr1(*command, tmp_path / "1"), searchr1(*command, tmp_path / "2")
+    assert (first.exit_code, second.exit_code) == (0, 0), first.stderr
+    assert first.stdout == second.stdout
+    assert "encyclopedia: 200 pages" in first.stderr
+    assert "encyclopedia" not in second.stderr
+    assert len(list((tmp_path / "cache" / "searchr1").iterdir())) == 1
+
+
+def test_ask_shows_every_turn(searchr1: Any, script: Path, index: Path) -> None:
+    options = ["--model", script, "--retriever", index, "--set", "engine.name=scripted"]
+    result = searchr1("ask", "Who wrote Dune?", *options, "--set", "rollout.context_tokens=9000",
+                      "--set", "protocol.prompt_template=short", "--set", "rollout.top_k=1")  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert [line.rstrip() for line in result.stdout.splitlines()] == [
+        "Question: Who wrote Dune?",
+        "<search> Dune </search>",
+        '<information>Doc 1(Title: "Dune") Dune is a novel by Frank Herbert.</information>',
+        "<answer> Frank Herbert </answer><eos>".removesuffix("<eos>"),
+        "",
+        "answer: Frank Herbert",
+    ]
+    assert result.stderr.startswith("1 search, ")
+
+
+def test_ask_a_run(trained: tuple[Path, Result], searchr1: Any) -> None:
+    result = searchr1("ask", "In which town was Abo born?", "--model", trained[0])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("Question: In which town was Abo born?\n")
+    assert searchr1("ask", " ", "--model", trained[0]).exit_code == 2
+
+
+def test_score(searchr1: Any, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        '{"answers": ["Frank Herbert"], "prediction": "the Frank Herbert!"}\n{"answers": ["a b"], "prediction": null}\n'
+    )
+    result = json.loads(searchr1("score", rows, "--json").stdout)
+    assert (result["n"], result["exact_match"], result["f1"]) == (2, 0.5, 0.5)
+    assert result["rows"][1] == {"exact_match": 0.0, "cover_match": 0.0, "f1": 0.0}
+    assert "50.0%" in searchr1("score", rows).stdout
+
+
+def test_report(trained: tuple[Path, Result], searchr1: Any) -> None:
+    result = searchr1("report", trained[0])
+    assert (result.exit_code, result.stdout) == (0, f"{trained[0] / 'report.html'}\n")
