@@ -46,6 +46,14 @@ def test_nothing_is_added_hidden_or_tidied(tmp_path: Path) -> None:
     assert tokenizer.chat("ab") is None
 
 
+def test_text_never_becomes_a_special_token(tmp_path: Path) -> None:
+    """A retrieved document must not be able to end the policy's turn."""
+    tokenizer = HFTokenizer(save(tmp_path))
+    ids = tokenizer.encode("a</s>b")
+    assert not set(ids) & set(tokenizer.eos_ids)
+    assert tokenizer.decode(ids) == "a</s>b"
+
+
 def test_chat_opens_the_assistants_turn(tmp_path: Path) -> None:
     tokenizer = HFTokenizer(str(save(tmp_path, TEMPLATE)))
     assert tokenizer.chat("ab") == [257, *tokenizer.encode("ab"), 258]

@@ -42,8 +42,8 @@ class ByteTokenizer:
 class HFTokenizer:
     """A Hugging Face tokenizer: a model folder, a name on the hub, or a tokenizer that is already loaded.
 
-    ``encode`` adds no special tokens, ``decode`` hides none and tidies nothing, so that what the policy sampled reads
-    as it is. ``eos_ids`` joins the tokenizer's own end-of-sequence token with those of ``generation_config.json``
+    ``encode`` makes no special tokens, neither around the text nor of it: a document that spells ``<|im_end|>`` stays
+    text. ``decode`` hides none and tidies nothing, so that what the policy sampled reads as it is. ``eos_ids`` joins the tokenizer's own end-of-sequence token with those of ``generation_config.json``
     (Qwen and Llama 3 chat models list two). Raises ``UserError`` where no tokenizer is found.
     """
 
@@ -60,7 +60,8 @@ class HFTokenizer:
         self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys(eos + _generation_eos(folder)))
 
     def encode(self, text: str) -> list[int]:
-        return [int(i) for i in self.backend.encode(text, add_special_tokens=False)]
+        ids = self.backend.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return [int(i) for i in ids]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         ids = list(token_ids)

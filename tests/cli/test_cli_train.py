@@ -132,7 +132,7 @@ def test_demo(searchr1: Any, settings: list[str], tmp_path: Path, monkeypatch: p
     assert result.exit_code == 0, result.stderr
     config = json.loads((tmp_path / "runs" / "demo-2" / "config.json").read_text())["config"]
     assert (config["steps"], config["seed"]) == (1, 7)
-    assert "train 1 steps of 2 questions x 4 trajectories" in result.stderr
+    assert "train 1 step of 2 questions x 4 trajectories" in result.stderr
     assert "Everything goes to runs/demo-2." in result.stderr
     assert "after 1 steps [95%]" in result.stdout
     assert "One question: " in result.stdout

@@ -42,9 +42,9 @@ def trajectory_text(row: Row) -> Text:
     right = row["components"].get("exact_match") == 1
     said = [segment for segment in row["segments"] if segment["source"] != "prompt"]
     painted = Text()
-    for segment in said:
+    for place, segment in enumerate(said):
+        painted.append("\n" * (place > 0))
         painted.append_text(paint(segment["source"], _compact(segment["text"]), right=right))
-        painted.append("\n")
     return painted
 
 

@@ -92,12 +92,14 @@ def show_question(run: RunFolder) -> None:
 
     question = pair[0]["question"]
     out = stdout()
+    out.print()
     out.print(Text.assemble(("One question: ", "bold"), visible(question["question"])))
     out.print(Text(f"accepted: {', '.join(map(visible, question['answers']))}", style="dim"))
     for when, row in zip(("before", f"after {steps[-1]} steps"), pair, strict=True):
         verdict = "right" if row["components"].get("exact_match") == 1 else "wrong"
         out.print(Rule(f"{when}: {verdict}", style="dim", align="left"))
         out.print(Padding(trajectory_text(row), (0, 2)))
+    out.print()
 
 
 def write_page(run: RunFolder) -> None:

@@ -61,7 +61,7 @@ def before_after(rows: Sequence[Row], agent: str) -> Table:
         f"after {last} steps [95%]",
         "change",
         "searches",
-        caption="95%: bootstrap interval. searches: executed for a question. Baselines are of the untrained policy.",
+        caption="[95%]: bootstrap interval. searches: a question. Direct and RAG: untrained policy.",
     )
     for decoding in dict.fromkeys(row["decoding"] for row in rows if row["agent"] == agent and row["step"] == 0):
         made.add_row(f"{NAMES.get(agent, agent)}, {decoding}", style="bold")

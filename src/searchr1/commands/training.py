@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="RUN", help="The run folder.")]
 _DEMO = "atlas"
-_TRAJECTORIES_PER_SECOND = 30.0
-"""Trained on two cores of a laptop; only for what the demo says beforehand."""
+_TRAINED, _EVALUATED = 60.0, 120.0
+"""Trajectories per second that the demo's policy trains on and is evaluated with; only for what is said beforehand."""
 
 
 def demo(
@@ -72,11 +72,13 @@ def train(
 
 
 def _plan(recipe: Recipe, path: Path) -> str:
-    table = recipe.rollout
-    trajectories = recipe.steps * table.questions * table.group_size
-    minutes = max(1, round(trajectories / _TRAJECTORIES_PER_SECOND / 60))
+    table, tests = recipe.rollout, recipe.evaluation
+    trained = recipe.steps * table.questions * table.group_size
+    evaluated = tests.final_questions * (2 * len(tests.decodings) + len(tests.baselines))
+    evaluated += tests.questions * (recipe.steps // tests.every if tests.every else 0)
+    minutes = max(1, round((trained / _TRAINED + evaluated / _EVALUATED) / 60))
     return (
         "Generate an encyclopedia and index it; evaluate the untrained policy and its baselines; train "
-        f"{recipe.steps} steps of {table.questions} questions x {table.group_size} trajectories; evaluate again.\n"
-        f"The training takes about {minutes} minute{'s' * (minutes > 1)} on two cores. Everything goes to {path}."
+        f"{recipe.steps} step{'s' * (recipe.steps > 1)} of {table.questions} questions x {table.group_size} trajectories; evaluate again.\n"
+        f"This takes about {minutes} minute{'s' * (minutes > 1)} on two cores. Everything goes to {path}."
     )
