@@ -12,9 +12,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from searchr1.data.atlas import lexicon
-from searchr1.data.atlas.questions import COMPARISON, ONE_HOP, TWO_HOP, Puzzle
+from searchr1.data.atlas.questions import ASKED, COMPARISON, ONE_HOP, TWO_HOP, Puzzle
 from searchr1.data.atlas.text import refer
-from searchr1.data.atlas.world import FACTS, Kind, World
+from searchr1.data.atlas.world import Kind, World
 from searchr1.types import Passage
 
 
@@ -109,13 +109,21 @@ def _wrong_query(kind: Kind, target: str, rng: random.Random) -> str:
 
 def final_turn(world: World, puzzle: Puzzle, rng: random.Random, noise: Noise) -> str:
     """The answering turn, every needed page in view."""
-    think, about = "found", puzzle.about
+    think, about, fact = "found", puzzle.about, puzzle.fact
     if puzzle.form == COMPARISON:
         if rng.random() >= noise.comparison_right:
             about = puzzle.pages[1 - puzzle.pages.index(about)]
-        first, second = (world.value(page, "year") for page in puzzle.pages)
-        think = f"{first} {'before' if first < second else 'after'} {second}"
-    fact = puzzle.fact
-    if puzzle.form != COMPARISON and rng.random() >= noise.answer_right:
-        fact = rng.choice(tuple(FACTS[world.kind(about)]))
+        think = in_order(*(world.value(page, "year") for page in puzzle.pages))
+    elif rng.random() >= noise.answer_right:
+        fact = rng.choice(ASKED[world.kind(about)])
     return f"<think> {think}</think><answer> {world.value(about, fact)}</answer>"
+
+
+def in_order(one: str, other: str) -> str:
+    return " then ".join(sorted((one, other)))
+
+
+def drill(rng: random.Random) -> list[tuple[str, str]]:
+    """Pairs of years, each with the thought that puts them in order: what is said, what is answered."""
+    pairs = (rng.sample(lexicon.YEARS, 2) for _ in range(16))
+    return [(f" {one} {other}\n", f"<think> {in_order(one, other)}</think>") for one, other in pairs]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from demonstrations import UNKNOWN, Noise, Turns, demonstrate, final_turn, read
+from demonstrations import UNKNOWN, Noise, Turns, demonstrate, drill, final_turn, read
 
 from searchr1.data.atlas.questions import COMPARISON, FORMS, ONE_HOP, TWO_HOP, Puzzle, puzzles, question
 from searchr1.data.atlas.text import WORDINGS, passage
@@ -32,6 +32,7 @@ class Mixture:
     rag: float
     direct: float
     pages: float
+    drill: float
     forms: tuple[float, float, float] = (0.34, 0.33, 0.33)
     noise: Noise = field(default_factory=Noise)
 
@@ -76,7 +77,7 @@ class _Draft:
 
 
 def _draft(rng: random.Random, world: World, streams: dict[str, Iterator[Puzzle]], mixture: Mixture) -> _Draft:
-    kinds = ("demonstration", "reading", "rag", "direct", "pages")
+    kinds = ("demonstration", "reading", "rag", "direct", "pages", "drill")
     [kind] = rng.choices(kinds, [getattr(mixture, kind) for kind in kinds])
     [form] = rng.choices((ONE_HOP, TWO_HOP, COMPARISON), mixture.forms)
     puzzle = next(streams[form])
@@ -99,6 +100,10 @@ async def _play(
         if draft.kind == "pages":
             pages = [passage(draft.world, rng.randrange(draft.world.size)) for _ in range(4)]
             draft.add(dialogue.observe(pages, BUDGET).token_ids, False)
+        elif draft.kind == "drill":
+            for said, answered in drill(rng):
+                draft.add(tokenizer.encode(said), False)
+                draft.add(tokenizer.encode(answered), True)
         elif draft.turns is None:
             shown = await _shown(draft, retriever, rng) if draft.kind == "rag" else []
             draft.add(dialogue.prompt(draft.words, search=False, passages=shown, budget=BUDGET), False)
@@ -140,11 +145,11 @@ async def _shown(draft: _Draft, retriever: Retriever, rng: random.Random) -> lis
     world, pages = draft.world, draft.puzzle.pages
     if draft.puzzle.form == COMPARISON:
         found = [passage(world, page) for page in pages]
-    elif draft.puzzle.form == ONE_HOP and rng.random() < 0.6:
+    elif draft.puzzle.form == ONE_HOP and (chance := rng.random()) < 0.55:
         found = [passage(world, pages[0])]
-        if rng.random() < 0.6:
-            other = rng.randrange(world.count(world.kind(pages[0]))) * len(KINDS) + pages[0] % len(KINDS)
-            found += [passage(world, other)] * (other != pages[0])
+        other = rng.randrange(world.count(world.kind(pages[0]))) * len(KINDS) + pages[0] % len(KINDS)
+        if chance < 0.25 and other != pages[0]:
+            found.append(passage(world, other))
     else:
         [found] = await retriever.search([world.name(pages[0])], TOP_K)
     return found if rng.random() < 0.5 else found[::-1]

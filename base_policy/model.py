@@ -13,7 +13,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 HEAD = 64
 KEY_BIAS = 5.0  # sharpness of the previous-token heads
-COPY = 0.3  # scale of the output projection against the transposed value projection
+COPY = 0.1  # scale of the output projection against the transposed value projection
 EMBEDDING_STD = 0.1  # tied logits are too weak at the usual 0.02
 
 

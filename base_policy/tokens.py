@@ -21,7 +21,7 @@ from searchr1.protocols.tags import INVALID
 TAGS = ("<think>", "</think>", "<search>", "</search>", "<information>", "</information>", "<answer>", "</answer>")
 EOS = "<|endoftext|>"
 DEMONSTRATION_WORDS = (
-    ' one step two steps compare not found found now the before after unknown\nDoc 1(Title: "A") B.\nDoc 2(Title: '
+    ' one step two steps compare not found found now the then unknown\nDoc 1(Title: "A") B.\nDoc 2(Title: '
     "\n\n\nAnswer now. Question:\n"
 )
 

@@ -16,8 +16,9 @@ def rollout(as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
         return
-    shown = table("Rollouts; a ratio above 1 means ours is faster", "figure", "unit", "ours", "theirs", "ratio", "peer")
-    for row in rows:
-        numbers = (f"{row[key]:,.1f}" for key in ("ours", "theirs"))
-        shown.add_row(row["figure"], row["unit"], *numbers, f"{row['ratio']:.2f}", row["peer"])
-    stdout().print(shown)
+    for peer in dict.fromkeys(row["peer"] for row in rows):
+        shown = table(f"Beside {peer}; above 1, ours is faster", "", "unit", "ours", "theirs", "ratio")
+        for row in (row for row in rows if row["peer"] == peer):
+            numbers = (f"{row[key]:,.1f}" for key in ("ours", "theirs"))
+            shown.add_row(row["figure"], row["unit"], *numbers, f"{row['ratio']:.2f}")
+        stdout().print(shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import sys
 import time
@@ -36,8 +37,8 @@ class Order:
 
     @property
     def resume_command(self) -> str:
-        changed = "".join(f" --set {setting}" for setting in self.settings)
-        return f"searchr1 train {self.source}{changed} --out {self.path} --resume"
+        changed = [part for setting in self.settings for part in ("--set", setting)]
+        return shlex.join(["searchr1", "train", self.source, *changed, "--out", str(self.path), "--resume"])
 
 
 def run_training(order: Order, *, resume: bool) -> RunFolder:

@@ -77,8 +77,9 @@ def _plan(recipe: Recipe, path: Path) -> str:
     evaluated = tests.final_questions * (2 * len(tests.decodings) + len(tests.baselines))
     evaluated += tests.questions * (recipe.steps // tests.every if tests.every else 0)
     minutes = max(1, round((trained / _TRAINED + evaluated / _EVALUATED) / 60))
+    steps, many = f"{recipe.steps} step{'s' * (recipe.steps > 1)}", f"{minutes} minute{'s' * (minutes > 1)}"
     return (
         "Generate an encyclopedia and index it; evaluate the untrained policy and its baselines; train "
-        f"{recipe.steps} step{'s' * (recipe.steps > 1)} of {table.questions} questions x {table.group_size} trajectories; evaluate again.\n"
-        f"This takes about {minutes} minute{'s' * (minutes > 1)} on two cores. Everything goes to {path}."
+        f"{steps} of {table.questions} questions x {table.group_size} trajectories; evaluate again.\n"
+        f"This takes about {many} on two cores. Everything goes to {path}."
     )

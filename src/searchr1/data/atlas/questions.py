@@ -21,6 +21,10 @@ _LINKS = {
 }
 
 
+ASKED = {kind: (*links, "year") for kind, links in _LINKS.items()}
+"""What is asked about each kind: names and years. Nobody can guess those, unlike one of forty professions."""
+
+
 @dataclass(frozen=True, slots=True)
 class Puzzle:
     """What a question asks, before it is put in words: ``fact`` of entity ``about``, after reading ``pages``.
@@ -98,7 +102,7 @@ def _pick(world: World, chance: int, test: bool, kind: Kind | None = None) -> in
 
 
 def _fact(kind: Kind, chance: int) -> str:
-    return tuple(FACTS[kind])[chance % len(FACTS[kind])]
+    return ASKED[kind][chance % len(ASKED[kind])]
 
 
 def _one_hop(world: World, chance: int, test: bool) -> Puzzle | None:

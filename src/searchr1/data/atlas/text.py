@@ -21,42 +21,38 @@ _PASSAGES: dict[Kind, tuple[str, ...]] = {
         "Mayor {mayor} [leads|governs] {name}, a town of {year} that [makes|is famous for] {craft}.",
     ),
     Kind.COMPANY: (
-        "{name} is a company [based|with its seat] in {seat}, founded in {year} by {founder}, "
-        "[making|selling] {product}.",
-        "{founder} founded {name} in {year}; the company [makes|sells] {product} in {seat}.",
+        "{name} is a company [based|with its seat] in {seat}, founded in {year} by {founder}, [making|selling] "
+        "{product}.",
+        "Founded by {founder} in {year}, {name} is a company in {seat} that [makes|sells] {product}.",
         "[Based in|A company of] {seat}, {name} [makes|sells] {product} and was founded by {founder} in {year}.",
     ),
     Kind.BOOK: (
-        "{name} is a {genre} [written by|by] {author}, published in {year} by {publisher}.",
-        "{author} wrote {name}, a {genre} that {publisher} [published|brought out] in {year}.",
-        "[Published|Printed] by {publisher} in {year}, {name} is a {genre} [by|from the pen of] {author}.",
+        "{name} is a {genre} [written by|by author] {author}, [published|printed] by {publisher} in {year}.",
+        "[Written by|The work of author] {author}, {name} is a {genre} of {year}, published by {publisher}.",
+        "[Published|Printed] by {publisher} in {year}, {name} is a {genre} [by author|written by] {author}.",
     ),
     Kind.INSTITUTE: (
         "{name} is an institute [of|for] {field} in {site}, opened in {year} and [directed|led] by {director}.",
-        "[Directed by|Under] {director}, the institute {name} in {site} has [taught|studied] {field} since {year}.",
-        "{director} [directs|leads] {name}, an institute for {field} [opened|set up] in {year} in {site}.",
+        "[Directed by|Under director] {director}, the institute {name} in {site} has [taught|studied] {field} since "
+        "{year}.",
+        "Led by {director}, {name} is an institute for {field} [opened|set up] in {year} in {site}.",
     ),
 }  # fmt: skip
 
 _ASK: dict[tuple[Kind, str], tuple[str, ...]] = {
     (Kind.PERSON, "birthplace"): ("Where was {x} born?", "In which town was {x} born?"),
     (Kind.PERSON, "employer"): ("Who employs {x}?", "Which company does {x} work for?"),
-    (Kind.PERSON, "work"): ("What is the profession of {x}?", "What does {x} do for a living?"),
     (Kind.PERSON, "year"): ("When was {x} born?", "In which year was {x} born?"),
     (Kind.TOWN, "mayor"): ("Who is the mayor of {x}?", "Who governs {x}?"),
-    (Kind.TOWN, "craft"): ("What is {x} known for?", "Which goods is {x} famous for?"),
     (Kind.TOWN, "year"): ("When was {x} settled?", "In which year was {x} settled?"),
     (Kind.COMPANY, "founder"): ("Who founded {x}?", "Who is the founder of {x}?"),
     (Kind.COMPANY, "seat"): ("Where is {x} based?", "In which town is {x} based?"),
-    (Kind.COMPANY, "product"): ("What does {x} make?", "Which goods does {x} sell?"),
     (Kind.COMPANY, "year"): ("When was {x} founded?", "In which year was {x} founded?"),
     (Kind.BOOK, "author"): ("Who wrote {x}?", "Who is the author of {x}?"),
     (Kind.BOOK, "publisher"): ("Who published {x}?", "Which company published {x}?"),
-    (Kind.BOOK, "genre"): ("What kind of book is {x}?", "To which genre does {x} belong?"),
     (Kind.BOOK, "year"): ("When was {x} published?", "In which year was {x} published?"),
     (Kind.INSTITUTE, "director"): ("Who directs {x}?", "Who is the director of {x}?"),
     (Kind.INSTITUTE, "site"): ("Where is the site of {x}?", "In which town is the site of {x}?"),
-    (Kind.INSTITUTE, "field"): ("What is studied at {x}?", "Which field is taught at {x}?"),
     (Kind.INSTITUTE, "year"): ("When was {x} opened?", "In which year was {x} opened?"),
 }
 
