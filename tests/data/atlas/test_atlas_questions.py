@@ -7,6 +7,7 @@ import pytest
 
 from searchr1.data.atlas import lexicon
 from searchr1.data.atlas.questions import (
+    ASKED,
     COMPARISON,
     FORMS,
     ONE_HOP,
@@ -18,7 +19,7 @@ from searchr1.data.atlas.questions import (
     questions,
 )
 from searchr1.data.atlas.text import WORDINGS, passage
-from searchr1.data.atlas.world import FACTS, Kind, World, is_held_out
+from searchr1.data.atlas.world import Kind, World, is_held_out
 from searchr1.types import Question
 
 WORLDS = [World(0, 3000), World(4, 20_000)]
@@ -43,16 +44,16 @@ def test_known_questions() -> None:
     first = [questions(world, form, 1, test=True)[0] for form in FORMS]
     assert first == [
         Question(
-            "atlas-0-443-is-author-0",
-            "Who wrote Broba Zurdak?",
-            ("Hoda Dodgar", "Dodgar, Hoda"),
+            "atlas-0-443-is-year-0",
+            "When was Broba Zurdak published?",
+            ("1850", "the year 1850"),
             "one-hop",
             {"form": "one-hop", "hops": 1, "supporting_titles": ["Broba Zurdak"]},
         ),
         Question(
-            "atlas-0-1425-1737-employer-seat-0",
-            "Where is the employer of Dovor Manlok based?",
-            ("Trabo Demmun", "the town of Trabo Demmun"),
+            "atlas-0-1425-1737-employer-year-0",
+            "When was the employer of Dovor Manlok founded?",
+            ("1934", "the year 1934"),
             "two-hop",
             {"form": "two-hop", "hops": 2, "supporting_titles": ["Dovor Manlok", "Remo Zilzol"]},
         ),
@@ -147,7 +148,7 @@ def test_every_kind_fact_link_and_wording_is_asked_for() -> None:
     for form in FORMS:
         drawn = list(islice(puzzles(world, form, test=False), 1500))
         facts = {(world.kind(puzzle.about), puzzle.fact) for puzzle in drawn}
-        every = {(kind, fact) for kind, known in FACTS.items() for fact in known}
+        every = {(kind, fact) for kind, known in ASKED.items() for fact in known}
         if form == TWO_HOP:  # nothing links to a book or an institute
             every = {(kind, fact) for kind, fact in every if kind not in (Kind.BOOK, Kind.INSTITUTE)}
         if form == COMPARISON:
@@ -180,7 +181,7 @@ def test_a_world_without_reserved_names_has_no_test_questions() -> None:
 def test_a_small_world_gives_nearly_all_it_has_and_ends() -> None:
     world = World(0, 10)
     free = [entity for entity in range(10) if not is_held_out(world.name(entity))]
-    most = sum(len(FACTS[world.kind(entity)]) for entity in free) * WORDINGS
+    most = sum(len(ASKED[world.kind(entity)]) for entity in free) * WORDINGS
     given = list(distinct_questions(world, ONE_HOP, test=False))
     assert len({asked.id for asked in given}) == len(given) == most
     with pytest.raises(ValueError, match=f"has no {most + 1} different one-hop questions"):

@@ -5,11 +5,13 @@ import re
 import pytest
 
 from searchr1.data.atlas import text
+from searchr1.data.atlas.questions import ASKED
 from searchr1.data.atlas.world import FACTS, KINDS, Kind, World
 from searchr1.types import Passage
 
 LEFT_OVER = re.compile(r"[{}\[\]|]")
 FACTS_OF = [(kind, fact) for kind, facts in FACTS.items() for fact in facts]
+ASKED_OF = [(kind, fact) for kind, facts in ASKED.items() for fact in facts]
 LINKS = [(kind, fact) for kind, fact in FACTS_OF if isinstance(FACTS[kind][fact], Kind)]
 WORLD = World(11, 2000)
 
@@ -51,7 +53,7 @@ def test_the_article_fits_the_word() -> None:
     assert not [page for page in pages if re.search(r"\ba [aeiou]|\ban [^aeiou]", page)]
 
 
-@pytest.mark.parametrize(("kind", "fact"), FACTS_OF)
+@pytest.mark.parametrize(("kind", "fact"), ASKED_OF)
 def test_every_fact_can_be_asked_for_in_every_wording(kind: Kind, fact: str) -> None:
     asked = [text.ask(kind, fact, "Balimo Dradtok", wording) for wording in range(text.WORDINGS)]
     assert len(set(asked)) == text.WORDINGS
@@ -62,7 +64,7 @@ def test_every_fact_can_be_asked_for_in_every_wording(kind: Kind, fact: str) -> 
 
 
 def test_no_wording_asks_for_two_facts_of_a_kind() -> None:
-    asked = [(kind, text.ask(kind, fact, "X", wording)) for kind, fact in FACTS_OF for wording in range(text.WORDINGS)]
+    asked = [(kind, text.ask(kind, fact, "X", wording)) for kind, fact in ASKED_OF for wording in range(text.WORDINGS)]
     assert len(set(asked)) == len(asked)
 
 
