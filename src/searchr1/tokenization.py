@@ -43,8 +43,9 @@ class HFTokenizer:
     """A Hugging Face tokenizer: a model folder, a name on the hub, or a tokenizer that is already loaded.
 
     ``encode`` makes no special tokens, neither around the text nor of it: a document that spells ``<|im_end|>`` stays
-    text. ``decode`` hides none and tidies nothing, so that what the policy sampled reads as it is. ``eos_ids`` joins the tokenizer's own end-of-sequence token with those of ``generation_config.json``
-    (Qwen and Llama 3 chat models list two). Raises ``UserError`` where no tokenizer is found.
+    text. ``decode`` hides none and tidies nothing, so that what the policy sampled reads as it is. ``eos_ids`` joins
+    the tokenizer's own end-of-sequence token with those of ``generation_config.json`` (Qwen and Llama 3 chat models
+    list two). Raises ``UserError`` where no tokenizer is found.
     """
 
     def __init__(self, source: Any) -> None:
@@ -52,8 +53,8 @@ class HFTokenizer:
         self.backend: Any = _load(str(source)) if is_name else source
         if not self.encode("Who?"):  # transformers may load another class than the one that wrote the files
             raise UserError(
-                f"the tokenizer of {source} turns text into no tokens at all: {type(self.backend).__name__} cannot read its "
-                "files; save it with the class that its model type implies"
+                f"the tokenizer of {source} turns text into no tokens at all: {type(self.backend).__name__} cannot "
+                "read its files; save it with the class that its model type implies"
             )
         folder = Path(source if is_name else str(getattr(source, "name_or_path", "")))
         eos = [] if self.backend.eos_token_id is None else [int(self.backend.eos_token_id)]

@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import random
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +24,9 @@ import torch
 from searchr1.engines.local import LocalEngine
 from searchr1.engines.stops import StopRule
 from searchr1.ports import Tokenizer
-from searchr1.types import Sampling
+from searchr1.types import Answer, Sampling, Search
 
-Observe = Callable[[int, int, Sequence[int]], "list[int] | None"]
+Observe = Callable[[int, int, Sequence[int]], Awaitable["list[int] | None"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +56,17 @@ class Cost:
 def bench_rollout(
     workload: Workload | None = None,
     *,
-    trajectories: Sequence[int] = (64,),
+    trajectories: Sequence[int] = (64, 192),
     rounds: int = 3,
-    turns: int = 3,
-    limit: int = 128,
     cutting: bool = True,
 ) -> list[dict[str, Any]]:
     """Trajectories per second, ours beside theirs, medians of interleaved rounds.
 
-    Without a ``workload`` a random Qwen2 of 1.2 million parameters talks to itself, its turns ended by a common token
-    (16 tokens a turn on average); a given one is run with as many of its prompts as each of ``trajectories`` asks for.
+    Without a ``workload`` the shipped policy answers atlas questions; a given one is run with as many of its prompts as
+    each of ``trajectories`` asks for.
     Rows have the keys figure, unit, ours, peer, theirs, ratio; a ratio above 1 means ours is faster.
     """
-    whole = workload or random_workload(max(trajectories), turns=turns, limit=limit)
+    whole = workload or atlas_workload(max(trajectories))
     rows: list[dict[str, Any]] = []
     for count in trajectories:
         part = replace(whole, prompts=whole.prompts[:count])
@@ -125,7 +125,7 @@ async def _rollout(engine: LocalEngine, work: Workload, seed: int) -> int:
                 sampling = Sampling(work.limit, stop=work.stops, seed=hash((seed, index, turn)))
                 completion = await engine.generate(context, sampling, session=session)
                 tokens += len(completion.token_ids)
-                observation = work.observe(index, turn, completion.token_ids)
+                observation = await work.observe(index, turn, completion.token_ids)
                 if observation is None:
                     break
                 context = [*context, *completion.token_ids, *observation]
@@ -158,17 +158,19 @@ def lockstep(work: Workload, seed: int, *, stop: bool) -> int:
                 stopping_criteria=[_Stopping(work, width)] if stop else None,
             )
         rule = StopRule(work.stops, work.tokenizer)
-        following = {}
-        for (index, context), row in zip(contexts.items(), output[:, width:].tolist(), strict=True):
-            sampled = _cut(row, rule, work.tokenizer.eos_ids)
-            tokens += len(sampled)
-            observation = work.observe(index, turn, sampled)
-            if observation is not None:
-                following[index] = [*context, *sampled, *observation]
-        if not following:
+        sampled = [_cut(row, rule, work.tokenizer.eos_ids) for row in output[:, width:].tolist()]
+        tokens += sum(map(len, sampled))
+        observed = asyncio.run(_observe(work, turn, list(contexts), sampled))
+        rows = zip(contexts.items(), sampled, observed, strict=True)
+        contexts = {index: [*ids, *said, *seen] for (index, ids), said, seen in rows if seen is not None}
+        if not contexts:
             break
-        contexts = following
     return tokens
+
+
+async def _observe(work: Workload, turn: int, indices: list[int], sampled: list[list[int]]) -> list[list[int] | None]:
+    """The environment's replies to one turn of all trajectories, one batch of searches."""
+    return await asyncio.gather(*(work.observe(i, turn, ids) for i, ids in zip(indices, sampled, strict=True)))
 
 
 class _Stopping:
@@ -211,6 +213,39 @@ class _Tags:
         return None
 
 
+def atlas_workload(trajectories: int, *, limit: int = 48) -> Workload:
+    """The shipped policy, untrained, on questions about the atlas, with a real index: the demo's rollout.
+
+    A turn has about 9 tokens. ``limit`` is five times that, as the 500 tokens of arXiv 2503.09516 are of its turns.
+    """
+    from searchr1.assemble import build_parts
+    from searchr1.config import load_recipe
+
+    recipe = load_recipe("atlas")
+    with tempfile.TemporaryDirectory() as folder:
+        parts = build_parts(recipe, Path(folder), lambda line: None)
+    questions = [parts.train[i % len(parts.train)] for i in range(trajectories)]
+
+    async def observe(index: int, turn: int, sampled: Sequence[int]) -> list[int] | None:
+        action = parts.protocol.parse(parts.tokenizer.decode(sampled))
+        if isinstance(action, Answer) or turn == recipe.rollout.max_searches:
+            return None
+        if not isinstance(action, Search):
+            return list(parts.protocol.invalid().token_ids)
+        [passages] = await parts.retriever.search([action.query], recipe.rollout.top_k)
+        return list(parts.protocol.observe(passages, recipe.rollout.observation_tokens).token_ids)
+
+    return Workload(
+        model=parts.policy.model,
+        tokenizer=parts.tokenizer,
+        prompts=[parts.protocol.prompt(question.text) for question in questions],
+        observe=observe,
+        stops=parts.protocol.stops,
+        turns=recipe.rollout.max_searches + 1,
+        limit=limit,
+    )
+
+
 def random_workload(trajectories: int, *, turns: int = 3, limit: int = 128, observation: int = 50) -> Workload:
     """A random model of the Qwen2 architecture (4 layers, width 128), prompts and observations of random words."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -234,7 +269,7 @@ def random_workload(trajectories: int, *, turns: int = 3, limit: int = 128, obse
         generator = random.Random(seed)
         return [generator.randrange(config.vocab_size) for _ in range(generator.randint(size * 4 // 5, size * 6 // 5))]
 
-    def observe(index: int, turn: int, sampled: Sequence[int]) -> list[int] | None:
+    async def observe(index: int, turn: int, sampled: Sequence[int]) -> list[int] | None:
         return words(1000 * index + turn, observation) if turn + 1 < turns else None
 
     return Workload(

@@ -11,7 +11,7 @@ def rollout(as_json: Json = False) -> None:
     from searchr1.benchmarks.rollout import bench_rollout
     from searchr1.commands.tables import table
 
-    say("playing 64 trajectories, three rounds of each system; about a minute on one core")
+    say("playing 64 and 192 trajectories, three rounds of each system; about two minutes")
     rows = bench_rollout()
     if as_json:
         print_json(rows)
