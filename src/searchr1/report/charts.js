@@ -74,7 +74,16 @@ function chartList(data) {
       format: plain,
       floor: 0,
     },
-    { title: "KL", note: "to the reference policy, a token", lines: [["train/kl", "KL"]], format: plain, floor: 0 },
+    {
+      title: "KL",
+      note: "a token, from the policy that sampled (and from the reference)",
+      lines: [
+        ["train/kl", "sampled"],
+        ["train/reference_kl", "reference"],
+      ],
+      format: plain,
+      floor: 0,
+    },
     {
       title: "Clip fraction",
       note: "policy tokens whose ratio was clipped",
