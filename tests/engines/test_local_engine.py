@@ -298,7 +298,7 @@ async def test_sessions_are_checked() -> None:
     with engine.session() as session:
         running = asyncio.create_task(engine.generate([1], Sampling(4), session=session))
         await asyncio.sleep(0)
-        with pytest.raises(EngineError, match="already generating"):
+        with pytest.raises(EngineError, match="one completion at a time"):
             await engine.generate([1], Sampling(4), session=session)
         await running
     with pytest.raises(EngineError, match="open session"):

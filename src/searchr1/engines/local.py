@@ -96,7 +96,7 @@ class LocalEngine:
         if not isinstance(session, LocalSession) or session not in self._batch.open:
             raise EngineError("generate needs an open session of this engine; call it inside `with engine.session()`")
         if session.request is not None:
-            raise EngineError("this session is already generating; open one session for each concurrent trajectory")
+            raise EngineError("a session generates one completion at a time; open one for each concurrent trajectory")
         request = self._request(token_ids, sampling)
         session.request = request
         self._wake()
