@@ -69,9 +69,10 @@ def drawn(renderable: Any) -> str:
 def test_before_and_after() -> None:
     rows = [evaluated(0, 0.2), evaluated(0, 0.3, agent="rag", decoding="greedy"), evaluated(2, 0.25), evaluated(4, 0.6)]
     lines = [" ".join(line.split()) for line in drawn(before_after(rows, "search_r1")).splitlines()]
-    assert "all 20.0 [15.0, 25.0] 60.0 [55.0, 65.0] +40.0 1.00 → 5.00" in lines
-    assert "RAG, greedy 30.0 [25.0, 35.0] 1.00" in lines
+    assert "all 20.0 [15.0, 25.0] 60.0 [55.0, 65.0] 1.00 → 5.00" in lines
+    assert "RAG greedy 30.0 [25.0, 35.0] 1.00" in lines
     assert "Exact match on 9 test questions, %" in lines
+    assert max(map(len, drawn(before_after(rows, "search_r1")).splitlines())) <= 80  # a terminal's usual width
     assert drawn(before_after(rows[:1], "search_r1"))  # a run that was not trained yet
 
 

@@ -58,13 +58,12 @@ def before_after(rows: Sequence[Row], agent: str) -> Table:
         f"Exact match on {total:,} test questions, %",
         "",
         "before [95%]",
-        f"after {last} steps [95%]",
-        "change",
+        f"after step {last}",
         "searches",
         caption="[95%]: bootstrap interval. searches: a question. Direct and RAG: untrained policy.",
     )
     for decoding in dict.fromkeys(row["decoding"] for row in rows if row["agent"] == agent and row["step"] == 0):
-        made.add_row(f"{NAMES.get(agent, agent)}, {decoding}", style="bold")
+        made.add_row(f"{NAMES.get(agent, agent)} {decoding}", style="bold")
         mine = [row for row in rows if (row["agent"], row["decoding"]) == (agent, decoding)]
         for before in (row for row in mine if row["step"] == 0):
             after = next((r for r in mine if r["step"] == last and r["dataset"] == before["dataset"]), before)
@@ -72,23 +71,22 @@ def before_after(rows: Sequence[Row], agent: str) -> Table:
         made.add_section()
     for row in rows:
         if row["agent"] != agent and row["dataset"] == names[-1]:  # all questions come last
-            name = f"{NAMES.get(row['agent'], row['agent'])}, {row['decoding']}"
-            made.add_row(name, _points(row), "", "", decimal(row.get("searches")), style="dim")
+            name = f"{NAMES.get(row['agent'], row['agent'])} {row['decoding']}"
+            made.add_row(name, _points(row), "", decimal(row.get("searches")), style="dim")
     return made
 
 
 def _add_pair(made: Table, before: Row, after: Row) -> None:
+    """One data set: green where it got better, red where it got worse, beyond what the intervals allow for."""
     from rich.text import Text
 
     name = f"  {visible(before['dataset'])}"
     searches = decimal(before.get("searches"))
     if after["step"] == before["step"] or before.get("exact_match") is None or after.get("exact_match") is None:
-        made.add_row(name, _points(before), "", "", searches)
+        made.add_row(name, _points(before), "", searches)
         return
-    points = 100 * (after["exact_match"] - before["exact_match"])
-    apart = after["ci_low"] > before["ci_high"] or after["ci_high"] < before["ci_low"]
-    change = Text(f"{points:+.1f}", style=("green" if points > 0 else "red") if apart else "")
-    made.add_row(name, _points(before), _points(after), change, f"{searches} → {decimal(after.get('searches'))}")
+    style = "green" if after["ci_low"] > before["ci_high"] else "red" if after["ci_high"] < before["ci_low"] else ""
+    made.add_row(name, _points(before), Text(_points(after), style), f"{searches} → {decimal(after.get('searches'))}")
 
 
 def _points(row: Row) -> str:
