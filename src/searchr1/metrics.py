@@ -28,7 +28,6 @@ def step_metrics(scored: Sequence[Scored]) -> dict[str, float]:
             row[f"tokens/{source}"] = fmean(trajectory.count(source) for trajectory in played)
     for stop in StopReason:
         row[f"stop/{stop}"] = sum(trajectory.stop is stop for trajectory in trajectories) / len(scored)
-    row["time/search"] = sum(turn.search_seconds for trajectory in trajectories for turn in trajectory.turns)
     return row
 
 

@@ -23,6 +23,7 @@ from searchr1.config import Recipe
 from searchr1.errors import EngineError, SearchUnavailable
 from searchr1.evaluation.evaluate import evaluate, score_trajectories
 from searchr1.metrics import evaluation_rows, step_metrics
+from searchr1.retrieval.meter import Meter
 from searchr1.rewards import WeightedReward, build_reward
 from searchr1.run import RunFolder
 from searchr1.seeds import derive_seed
@@ -87,6 +88,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.algorithm = self.recipe.build_algorithm()
         self.reward: WeightedReward = build_reward(self.recipe.reward, decode=self.parts.tokenizer.decode)
+        self.search = Meter(self.parts.retriever)
 
     async def train(self) -> None:
         """Train to ``recipe.steps``. Raises ``NumericalError``; everything up to the last checkpoint is kept."""
@@ -95,13 +97,14 @@ class Trainer:
             await self._evaluate_all(0)
             done = 0
         for step in range(done + 1, self.recipe.steps + 1):
-            started = time.perf_counter()
+            started, searched = time.perf_counter(), self.search.seconds
             scored, groups = await self._play(step)
             played = time.perf_counter()
             learned, advantages = self._learn(step, scored, groups)
             await self.parts.engine.load((), step)
             seconds = {
                 "time/rollout": played - started,
+                "time/search": self.search.seconds - searched,
                 "time/update": time.perf_counter() - played,
                 "time/step": time.perf_counter() - started,
             }
@@ -145,7 +148,7 @@ class Trainer:
                 jobs,
                 self.parts.agent,
                 self.parts.engine,
-                self.parts.retriever,
+                self.search,
                 concurrency=self.recipe.engine.slots,
                 progress=self.monitor.progress,
             )
@@ -168,7 +171,7 @@ class Trainer:
         while True:
             await asyncio.sleep(RETRY_SECONDS)
             try:
-                await self.parts.retriever.search([PROBE], 1)
+                await self.search.search([PROBE], 1)
                 return
             except SearchUnavailable as error:
                 self.monitor.paused(str(error))
@@ -231,7 +234,7 @@ class Trainer:
                 questions,
                 build_agent(name, self.parts.protocol, self.parts.tokenizer, budget),
                 self.parts.engine,
-                self.parts.retriever,
+                self.search,
                 seed=derive_seed(self.recipe.seed, "evaluation"),
                 concurrency=self.recipe.engine.slots,
                 progress=self.monitor.progress,
