@@ -1,6 +1,6 @@
-# make demo    a small policy learns to search, while you watch (about ten minutes on two cores)
+# make demo    a small policy learns to search, while you watch (five minutes on two cores)
 # make test    format, lint, types, tests
-# make base    make the shipped base policy again (about forty minutes on one core)
+# make base    make the shipped base policy again (twenty minutes on one core)
 #
 # PYTHON: any Python >= 3.11.  TORCH: what pip installs for PyTorch, for example a build for your GPU.
 PYTHON ?= python3
