@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -137,11 +138,7 @@ class Trainer:
         """Every question of the step ``group_size`` times; rewards; the group of each trajectory."""
         size = self.recipe.rollout.group_size
         questions = questions_of(step, self.parts.train, self.recipe.rollout.questions, self.recipe.seed)
-        jobs = [
-            Job(question, derive_seed(self.recipe.seed, step, question.dataset, question.id, number))
-            for question in questions
-            for number in range(size)
-        ]
+        jobs = jobs_of(step, questions, size, self.recipe.seed)
         self.monitor.phase("rollout", len(jobs))
         while True:
             played = await rollout(
@@ -279,6 +276,18 @@ def questions_of(step: int, questions: Sequence[Question], count: int, seed: int
         epoch, place = divmod(position, len(questions))
         chosen.append(_epoch_order(len(questions), derive_seed(seed, "epoch", epoch))[place])
     return [questions[index] for index in chosen]
+
+
+def jobs_of(step: int, questions: Sequence[Question], size: int, seed: int) -> list[Job]:
+    """Every question ``size`` times, each with a seed of its own, also where a small pool gives a question twice."""
+    jobs = []
+    met: Counter[tuple[str, str]] = Counter()
+    for question in questions:
+        key = (question.dataset, question.id)
+        first = size * met[key]
+        jobs += [Job(question, derive_seed(seed, step, *key, number)) for number in range(first, first + size)]
+        met[key] += 1
+    return jobs
 
 
 def _epoch_order(count: int, seed: int) -> list[int]:
