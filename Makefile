@@ -1,4 +1,4 @@
-# make demo    a small policy learns to search, while you watch (five minutes on two cores)
+# make demo    a small policy learns to search, while you watch (four minutes on two cores)
 # make test    format, lint, types, tests
 # make base    make the shipped base policy again (twenty minutes on one core)
 #

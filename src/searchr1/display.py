@@ -137,7 +137,7 @@ class LiveDisplay(PlainDisplay):
             row = self.rows[-1]
             yield "training", f"{100 * row['step'] / self.steps:.0f}%", self._bar(row["step"], self.steps, self.left())
             matches = [float(r["train/exact_match"]) for r in self.rows if "train/exact_match" in r]
-            yield "exact match", percent(row.get("train/exact_match")), sparkline(matches, 56)
+            yield "exact match", percent(row.get("train/exact_match")), sparkline(matches, 48)
             yield "reward", f"{row.get('train/reward', 0.0):.3f}", ""
             kinds = (
                 f"{key.removeprefix('searches/').replace('hops-1', 'one-hop').replace('hops-2', 'two-hop')} {value:.2f}"

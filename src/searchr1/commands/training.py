@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="RUN", help="The run folder.")]
 _DEMO = "atlas"
-_TRAINED, _EVALUATED = 60.0, 120.0
+_TRAINED, _EVALUATED = 115.0, 130.0
 """Trajectories per second that the demo's policy trains on and is evaluated with; only for what is said beforehand."""
 
 
