@@ -27,6 +27,9 @@ from searchr1.protocols import PROTOCOLS
 from searchr1.rewards import build_reward
 from searchr1.training.optimization import Optimization
 
+OUTCOME = {"exact_match": 1.0}
+"""The reward of a recipe that names none: exact match of the answer (arXiv 2503.09516, equation 4)."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -125,7 +128,7 @@ class Recipe:
     data: Data = field(default_factory=Data)
     protocol: Dialogue = field(default_factory=Dialogue)
     rollout: Rollout = field(default_factory=Rollout)
-    reward: dict[str, Any] = field(default_factory=lambda: {"exact_match": 1.0})
+    reward: dict[str, Any] = field(default_factory=lambda: dict(OUTCOME))
     algorithm: dict[str, Any] = field(default_factory=lambda: {"name": "grpo"})
     optimizer: Optimization = field(default_factory=Optimization)
     training: Training = field(default_factory=Training)
@@ -205,7 +208,7 @@ def build_recipe(table: Mapping[str, Any], overrides: Sequence[str] = ()) -> Rec
     >>> build_recipe({"steps": 3}, ["rollout.group_size=8"]).rollout.group_size
     8
     """
-    merged: dict[str, Any] = _copy(table)
+    merged: dict[str, Any] = {"reward": dict(OUTCOME), **_copy(table)}  # so that --set adds to it, as to any default
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
