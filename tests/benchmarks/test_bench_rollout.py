@@ -1,7 +1,66 @@
 import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
 
-from searchr1.benchmarks.rollout import Workload, _rollout, bench_rollout, lockstep, random_workload
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from searchr1.benchmarks.rollout import Workload, _rollout, bench_rollout, lockstep
 from searchr1.engines.local import LocalEngine
+
+
+class _Tags:
+    """The tokenizer of the random workload: one id in ``every`` closes a tag, the others are words."""
+
+    eos_ids: tuple[int, ...] = ()
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+
+    def encode(self, text: str) -> list[int]:
+        raise NotImplementedError("the random workload has no text")
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(" word" if i % self._every else "</search>" for i in token_ids)
+
+    def chat(self, text: str) -> list[int] | None:
+        return None
+
+
+def random_workload(trajectories: int, *, turns: int = 3, limit: int = 128, observation: int = 50) -> Workload:
+    """A random model of the Qwen2 architecture (4 layers, width 128), prompts and observations of random words."""
+    config = Qwen2Config(
+        vocab_size=2600,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    torch.manual_seed(0)
+    model: Any = Qwen2ForCausalLM(config)
+
+    def words(seed: int, size: int) -> list[int]:
+        generator = random.Random(seed)
+        return [generator.randrange(config.vocab_size) for _ in range(generator.randint(size * 4 // 5, size * 6 // 5))]
+
+    async def observe(index: int, turn: int, sampled: Sequence[int]) -> list[int] | None:
+        return words(1000 * index + turn, observation) if turn + 1 < turns else None
+
+    return Workload(
+        model=model,
+        tokenizer=_Tags(16),
+        prompts=[words(-1 - index, observation) for index in range(trajectories)],
+        observe=observe,
+        stops=("</search>", "</answer>"),
+        turns=turns,
+        limit=limit,
+    )
 
 
 def small(trajectories: int = 6) -> Workload:
