@@ -40,7 +40,7 @@ HEAVY = {
     "tantivy": {"retrieval.bm25", "benchmarks"},
     "fastapi": {"retrieval.server"},
     "uvicorn": {"retrieval.server"},
-    "httpx": {"retrieval.client"},
+    "httpx": {"retrieval.client", "retrieval.host"},
     "pydantic": {"config"},
     "pyarrow": {"data.parquet"},
 }

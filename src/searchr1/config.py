@@ -47,6 +47,16 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Search:
+    """``[search]``: what stands between the run and its search engine."""
+
+    cache: Literal["off", "record", "replay", "strict"] = "off"
+    """``record`` searches and keeps every result; ``replay`` searches only what is not kept; ``strict`` never."""
+    cache_file: str = "search-cache.sqlite"
+    """Where results are kept; many runs, at the same time too, may share one file."""
+
+
+@dataclass(frozen=True)
 class Dialogue:
     """``[protocol]``: how model and environment talk."""
 
@@ -123,8 +133,9 @@ class Recipe:
     seed: int = 0
     steps: int = 100
     model: str = "atlas-base"
-    retriever: str = "bm25"
-    """An index folder, a URL of a ``/retrieve`` server, or a kind of index to build from ``data.corpus``."""
+    retriever: str | dict[str, Any] = "bm25"
+    """What searches (`searchr1.retrieval.spec`), or a kind of index, with options, to build from ``data.corpus``."""
+    search: Search = field(default_factory=Search)
     data: Data = field(default_factory=Data)
     protocol: Dialogue = field(default_factory=Dialogue)
     rollout: Rollout = field(default_factory=Rollout)

@@ -3,6 +3,7 @@
     SearchR1Error
     |-- UserError              the input is wrong; the command line prints one line and exits with 2
     |-- SearchUnavailable      the search engine gave no answer after all retries
+    |   `-- SearchBudgetSpent  it may not be asked any more: waiting does not help
     |-- EngineError            the generation engine failed on one request
     `-- NumericalError         a loss or gradient is not finite
 
@@ -28,6 +29,10 @@ class SearchUnavailable(SearchR1Error):
 
     Never the fault of the policy: the trajectory stops as ``search_unavailable`` and leaves loss and score.
     """
+
+
+class SearchBudgetSpent(SearchUnavailable):
+    """The requests or the money that the user allowed for searching are spent; training stops and can be resumed."""
 
 
 class EngineError(SearchR1Error):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -29,6 +29,17 @@ def step_metrics(scored: Sequence[Scored]) -> dict[str, float]:
     for stop in StopReason:
         row[f"stop/{stop}"] = sum(trajectory.stop is stop for trajectory in trajectories) / len(scored)
     return row
+
+
+def search_metrics(counted: Mapping[str, float]) -> dict[str, float]:
+    """What the search engine counted in one step, under ``search/``, with the share of queries that the cache answered.
+
+    >>> search_metrics({"cache_hits": 3, "cache_misses": 1})
+    {'search/cache_hits': 3, 'search/cache_misses': 1, 'search/cache_hit_rate': 0.75}
+    """
+    row = {f"search/{name}": value for name, value in counted.items()}
+    asked = counted.get("cache_hits", 0) + counted.get("cache_misses", 0)
+    return row | ({"search/cache_hit_rate": counted["cache_hits"] / asked} if asked else {})
 
 
 def _by_kind(name: str, scored: Sequence[Scored], value: Callable[[Scored], float]) -> dict[str, float]:

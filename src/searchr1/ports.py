@@ -7,7 +7,7 @@ that folder's dict; the contract suite of the port (``tests/contracts``) then co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -65,6 +65,14 @@ class Retriever(Protocol):
         """At most ``k`` passages for each query, best first. Raises ``SearchUnavailable``."""
 
     async def info(self) -> RetrieverInfo: ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A retriever that counts what it does: requests, retries, failures, cache hits, money. Wrappers pass it on."""
+
+    def counts(self) -> Mapping[str, float]:
+        """Totals since it was made, by name; names are the same in every retriever."""
 
 
 class Dialogue(Protocol):

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from searchr1.config import Data, Recipe
+from searchr1.config import Data, Recipe, Search
 from searchr1.data.jsonl import require_file
 from searchr1.data.questions import read_questions
-from searchr1.errors import UserError, nearest
+from searchr1.errors import UserError
 from searchr1.ports import Retriever
-from searchr1.retrieval import BACKENDS
+from searchr1.retrieval.spec import Spec, built_kind, check_corpus, check_retriever, is_server, open_retriever
 from searchr1.types import Question
 
 ATLAS = "atlas"
@@ -37,8 +37,8 @@ def check_sources(recipe: Recipe) -> None:
     for name in (*_names(data.train), *_names(data.test), data.corpus):
         if name not in ("", ATLAS):
             require_file(name)
-    if recipe.retriever not in BACKENDS:
-        check_reachable(recipe.retriever)
+    if built_kind(recipe.retriever) is None:
+        check_reachable(recipe.retriever, recipe.search)
     elif not data.corpus:
         raise UserError(f"retriever = {recipe.retriever!r} builds an index of data.corpus, but that is empty; set it")
 
@@ -52,7 +52,7 @@ def open_sources(recipe: Recipe, folder: Path, say: Say) -> Sources:
     given = {name: read_questions(name) for name in {*_names(data.train), *_names(data.test)} - {ATLAS}}
     # A corpus is only needed to build an index of it, or to check that a given index is of it.
     played = ATLAS in (*_names(data.train), *_names(data.test))
-    atlas = atlas_folder(folder, data, say) if played or spec in BACKENDS else None
+    atlas = atlas_folder(folder, data, say) if played or built_kind(spec) else None
     sets = []
     for source, split in ((data.train, "train"), (data.test, "test")):
         parts = [
@@ -63,7 +63,7 @@ def open_sources(recipe: Recipe, folder: Path, say: Say) -> Sources:
     corpus = Path(data.corpus) if data.corpus not in ("", ATLAS) else None
     if data.corpus == ATLAS and atlas is not None:
         corpus = atlas / "corpus.jsonl"
-    return Sources(sets[0], sets[1], build_retriever(spec, corpus, folder / "index", say))
+    return Sources(sets[0], sets[1], build_retriever(recipe, corpus, folder / "index", say))
 
 
 def atlas_folder(parent: Path, data: Data, say: Say) -> Path | None:
@@ -88,45 +88,51 @@ def load_questions(names: Sequence[str], limit: int | None = None) -> list[Quest
     return _in_turn([read_questions(name, limit) for name in names])
 
 
-def build_retriever(spec: str, corpus: Path | None, folder: Path, say: Say) -> Retriever:
-    """The search engine of a recipe, known to answer; a kind of index is built from ``corpus`` into ``folder``, once.
+def build_retriever(recipe: Recipe, corpus: Path | None, folder: Path, say: Say, spec: Spec | None = None) -> Retriever:
+    """The search engine of a recipe (or of ``spec``), known to answer, behind the cache that the recipe asks for.
 
-    Raises ``UserError``, also when it is known to search in another corpus than ``corpus``.
+    A kind of index is built from ``corpus`` into ``folder``, once. Raises ``UserError``, also when it is known to
+    search in another corpus than ``corpus``.
     """
-    from searchr1.retrieval.batching import CoalescingRetriever
     from searchr1.retrieval.corpus import corpus_hash
     from searchr1.retrieval.index import build_index, open_index
-    from searchr1.retrieval.spec import check_corpus, check_retriever, open_retriever
 
-    if spec not in BACKENDS:
-        retriever = open_retriever(spec)
+    spec = recipe.retriever if spec is None else spec
+    made = built_kind(spec)
+    if made is None:
+        retriever = _wrapped(open_retriever(spec), recipe.search)
         info = asyncio.run(check_retriever(retriever))
         if corpus is not None and info.corpus_hash:
             check_corpus(info, corpus_hash(corpus))
-        return CoalescingRetriever(retriever)
-    assert corpus is not None, "check_sources lets no index be built of nothing"
+        return retriever
+    if corpus is None:
+        raise UserError(f"retriever: {made[0]} is a kind of index and has to be built first; give an index folder")
     if not (folder / "manifest.json").is_file():
         started = time.perf_counter()
-        built = build_index(corpus, folder, kind=spec)
-        say(f"index: {built.passages:,} passages, {spec} ({time.perf_counter() - started:.1f} s)")
-    return CoalescingRetriever(open_index(folder))
+        built = build_index(corpus, folder, kind=made[0], options=made[1])
+        say(f"index: {built.passages:,} passages, {made[0]} ({time.perf_counter() - started:.1f} s)")
+    return _wrapped(open_index(folder), recipe.search)
 
 
-def check_reachable(spec: str) -> None:
-    """Refuse, within seconds, a server that does not answer, or answers garbage. Raises ``UserError``."""
-    from searchr1.retrieval.client import HttpRetriever
-    from searchr1.retrieval.spec import check_retriever, open_retriever
+def check_reachable(spec: Spec, search: Search | None = None) -> None:
+    """Refuse, within seconds, a server that does not answer, or answers garbage. Raises ``UserError``.
 
-    async def probe(retriever: HttpRetriever) -> None:
-        async with retriever:
-            await check_retriever(retriever)
+    Where the cache may answer in its place, only the spec itself is checked.
+    """
+    retriever = open_retriever(spec, hasty=True)
+    if is_server(spec) and (search is None or search.cache in ("off", "record")):
+        asyncio.run(check_retriever(retriever))
 
-    if spec.startswith(("http://", "https://")):
-        asyncio.run(probe(HttpRetriever(spec, timeout=10.0, retries=1)))
-    elif not Path(spec).exists() and "/" not in spec:
-        raise UserError(f"retriever: no index folder, URL or kind of index is called {spec!r}{nearest(spec, BACKENDS)}")
-    else:
-        open_retriever(spec)
+
+def _wrapped(retriever: Retriever, search: Search) -> Retriever:
+    from searchr1.retrieval.batching import CoalescingRetriever
+    from searchr1.retrieval.counting import per_question
+
+    if search.cache != "off":
+        from searchr1.retrieval.cache import CachedRetriever
+
+        retriever = CachedRetriever(retriever, Path(search.cache_file), search.cache)
+    return retriever if per_question(retriever) else CoalescingRetriever(retriever)
 
 
 def _names(source: str | Sequence[str]) -> tuple[str, ...]:

@@ -21,9 +21,10 @@ from searchr1.agents.rollout import Job, rollout
 from searchr1.algorithms.base import experience
 from searchr1.assemble import Parts, greedy
 from searchr1.config import Recipe
-from searchr1.errors import EngineError, SearchUnavailable
+from searchr1.errors import EngineError, SearchBudgetSpent, SearchUnavailable
 from searchr1.evaluation.evaluate import evaluate, score_trajectories
-from searchr1.metrics import evaluation_rows, step_metrics
+from searchr1.metrics import evaluation_rows, search_metrics, step_metrics
+from searchr1.retrieval.counting import since
 from searchr1.retrieval.meter import Meter
 from searchr1.rewards import WeightedReward, build_reward
 from searchr1.run import RunFolder
@@ -98,7 +99,7 @@ class Trainer:
             await self._evaluate_all(0)
             done = 0
         for step in range(done + 1, self.recipe.steps + 1):
-            started, searched = time.perf_counter(), self.search.seconds
+            started, searched, counted = time.perf_counter(), self.search.seconds, self.search.counts()
             scored, groups = await self._play(step)
             played = time.perf_counter()
             learned, advantages = self._learn(step, scored, groups)
@@ -110,6 +111,7 @@ class Trainer:
                 "time/step": time.perf_counter() - started,
             }
             row = {"step": step, **step_metrics(scored), **learned, **seconds}
+            row |= search_metrics(since(self.search.counts(), counted))
             self.run.append_metrics(row)
             self.monitor.stepped(row)
             last = step == self.recipe.steps
@@ -170,6 +172,8 @@ class Trainer:
             try:
                 await self.search.search([PROBE], 1)
                 return
+            except SearchBudgetSpent:
+                raise
             except SearchUnavailable as error:
                 self.monitor.paused(str(error))
 

@@ -46,8 +46,11 @@ def refused_at_once(result: Result) -> str:
         ("steps", "--set steps: expected key=value"),
         ("data.train=missing.jsonl", "missing.jsonl: expected a file, but it does not exist"),
         ("data.corpus=", "retriever = 'bm25' builds an index of data.corpus, but that is empty"),
-        ("retriever=bm26", "retriever: no index folder, URL or kind of index is called 'bm26'; did you mean 'bm25'?"),
-        ("retriever=not/there", "retriever: expected an index folder or a URL (http://HOST:PORT), got 'not/there'"),
+        ("retriever=bm26", "a .toml file, got 'bm26'; did you mean 'bm25'?"),
+        (
+            "retriever=not/there",
+            "retriever: expected an index folder, a URL (http://HOST:PORT), KIND:key=value or a .toml file",
+        ),
         ("model=not/a/model", "model: expected a model folder, a run or a name on the Hugging Face hub"),
         ("engine.name=scripted", "engine.name: training needs 'local'"),
         ("rollout.temperature=0", "training needs rollout.temperature > 0"),

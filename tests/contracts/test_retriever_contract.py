@@ -17,6 +17,7 @@ from searchr1.retrieval.batching import CoalescingRetriever
 from searchr1.retrieval.client import HttpRetriever
 from searchr1.retrieval.dictionary import DictionaryRetriever
 from searchr1.retrieval.index import build_index, open_index
+from searchr1.retrieval.policy import Policy
 from searchr1.retrieval.server import create_app, listen, server_of
 from searchr1.types import Passage
 
@@ -75,11 +76,11 @@ async def retriever(request: pytest.FixtureRequest, indexes: dict[str, Path]) ->
             {query: [by_id[first], *(p for p in PASSAGES if p.id != first)] for query, first in EXPECTED_FIRST.items()}
         )
     elif name == "http over sockets":
-        async with HttpRetriever(request.getfixturevalue("server_url"), retries=0) as client:
+        async with HttpRetriever(request.getfixturevalue("server_url"), Policy(retries=0)) as client:
             yield client
     elif name == "http in process":
         transport = httpx.ASGITransport(app=create_app(open_index(indexes["bm25"])))
-        async with HttpRetriever("http://searchr1.test", retries=0, transport=transport) as client:
+        async with HttpRetriever("http://searchr1.test", Policy(retries=0), transport=transport) as client:
             yield client
     else:
         yield CoalescingRetriever(open_index(indexes["bm25"]))

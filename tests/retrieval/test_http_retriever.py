@@ -12,6 +12,7 @@ import pytest
 from searchr1.errors import SearchUnavailable, UserError
 from searchr1.ports import RetrieverInfo
 from searchr1.retrieval.client import HttpRetriever
+from searchr1.retrieval.policy import Policy
 from searchr1.types import Passage
 
 HIT = {"document": {"id": "1", "contents": '"Dune"\nA novel.'}, "score": 2.5}
@@ -33,7 +34,8 @@ class Script:
 
         transport = httpx.MockTransport(self._answer)
         settings = {"retries": 3, "backoff": 1.0, "uniform": lambda: 0.5, **settings}
-        return HttpRetriever("http://searchr1.test", transport=transport, sleep=sleep, **settings)
+        own = {key: settings.pop(key) for key in ("uniform", "batch_size", "clock") if key in settings}
+        return HttpRetriever("http://searchr1.test", Policy(**settings), transport=transport, sleep=sleep, **own)
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(json.loads(request.content) if request.content else request.url.path)
@@ -275,7 +277,7 @@ async def test_real_servers_that_fail(handle: Any, reason: str) -> None:
     timeout = 0.05 if handle in (hang, trickle) else 10.0
     async with (
         socket_server(handle) as url,
-        HttpRetriever(url, timeout=timeout, retries=1, backoff=0.001) as retriever,
+        HttpRetriever(url, Policy(timeout=timeout, retries=1, backoff=0.001)) as retriever,
     ):
         with pytest.raises(SearchUnavailable, match=f"^{url}: gave up after 2 attempts: {reason}"):
             await retriever.search(["q"], 3)
@@ -287,7 +289,7 @@ async def test_a_real_server_that_finds_too_few_documents_and_one_that_recovers(
     async def handle(writer: asyncio.StreamWriter) -> None:
         await answers.pop(0)(writer)
 
-    async with socket_server(handle) as url, HttpRetriever(url, retries=1, backoff=0.001) as retriever:
+    async with socket_server(handle) as url, HttpRetriever(url, Policy(retries=1, backoff=0.001)) as retriever:
         assert await retriever.search(["q"], 3) == [[]]
         assert await retriever.search(["q"], 3) == [[DUNE]]
 
@@ -295,7 +297,7 @@ async def test_a_real_server_that_finds_too_few_documents_and_one_that_recovers(
 async def test_nobody_listens() -> None:
     async with socket_server(hang) as url:
         pass
-    async with HttpRetriever(url, retries=1, backoff=0.001) as retriever:
+    async with HttpRetriever(url, Policy(retries=1, backoff=0.001)) as retriever:
         with pytest.raises(SearchUnavailable, match="gave up after 2 attempts: ConnectError"):
             await retriever.search(["q"], 3)
 
@@ -303,7 +305,7 @@ async def test_nobody_listens() -> None:
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    async with socket_server(reply(GOOD)) as url, HttpRetriever(url, retries=0) as retriever:
+    async with socket_server(reply(GOOD)) as url, HttpRetriever(url, Policy(retries=0)) as retriever:
         assert await retriever.search(["q"], 3) == [[DUNE]]
 
 
@@ -319,7 +321,7 @@ def test_one_retriever_serves_several_event_loops() -> None:
 
 
 async def test_cancelling_a_search_is_not_a_failure_to_retry() -> None:
-    async with socket_server(hang) as url, HttpRetriever(url, timeout=5) as retriever:
+    async with socket_server(hang) as url, HttpRetriever(url, Policy(timeout=5)) as retriever:
         task = asyncio.create_task(retriever.search(["q"], 3))
         await asyncio.sleep(0.02)
         task.cancel()

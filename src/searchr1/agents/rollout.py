@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from searchr1.ports import Agent, Engine, Retriever
+from searchr1.retrieval.counting import ASKED
 from searchr1.types import Question, Trajectory
 
 
@@ -39,6 +40,7 @@ async def rollout(
 
     async def work() -> None:
         for index, job in pending:  # shared: each worker takes the next job
+            ASKED.set(job.question)
             trajectories[index] = await agent.run(job.question, engine=engine, retriever=retriever, seed=job.seed)
             if progress is not None:
                 progress(len(trajectories), len(jobs))

@@ -60,6 +60,7 @@ def ask(
     from searchr1.agents import build_agent
     from searchr1.assemble import build_player, greedy
     from searchr1.commands.targets import find_target
+    from searchr1.retrieval.counting import ASKED
 
     if not question.strip():
         raise UserError("QUESTION: expected a question, got nothing")
@@ -70,6 +71,7 @@ def ask(
     chosen = build_agent(target.recipe.rollout.agent, player.protocol, player.tokenizer, greedy(target.recipe.rollout))
     overheard = Overheard(player.engine, player.tokenizer, _show)
     started = time.perf_counter()
+    ASKED.set(asked)
     played = asyncio.run(chosen.run(asked, engine=overheard, retriever=engine, seed=target.recipe.seed))
     _conclude(played, time.perf_counter() - started)
 

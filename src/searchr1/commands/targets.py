@@ -42,18 +42,18 @@ class Target:
 
     def retriever(self, spec: str | None) -> Retriever:
         """The search engine that ``spec`` names, else that of the run. Raises ``UserError``."""
-        from searchr1.retrieval import BACKENDS
+        from searchr1.retrieval.spec import built_kind
         from searchr1.sources import build_retriever, check_reachable
 
         if spec is None and self.home is None:
             raise UserError(f"--retriever: {self.model} needs one: an index folder or the URL of a /retrieve server")
         chosen = spec or self.recipe.retriever
-        if chosen not in BACKENDS:
-            check_reachable(chosen)
-            return build_retriever(chosen, None, Path(), say)
+        if built_kind(chosen) is None:
+            check_reachable(chosen, self.recipe.search)
+            return build_retriever(self.recipe, None, Path(), say, chosen)
         home = self.home or cache_folder(self.recipe.data)
         corpus = self.atlas() / "corpus.jsonl" if self.recipe.data.corpus == "atlas" else Path(self.recipe.data.corpus)
-        return build_retriever(chosen, corpus, home / "index", say)
+        return build_retriever(self.recipe, corpus, home / "index", say, chosen)
 
 
 def find_target(name: str, settings: Sequence[str] = ()) -> Target:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from searchr1.errors import SearchUnavailable
 from searchr1.ports import Retriever, RetrieverInfo
+from searchr1.retrieval.counting import counts_of
 from searchr1.retrieval.queries import check_k
 from searchr1.types import Passage
 
@@ -82,6 +83,9 @@ class CoalescingRetriever:
 
     async def info(self) -> RetrieverInfo:
         return await self._inner.info()
+
+    def counts(self) -> dict[str, float]:
+        return counts_of([self._inner])
 
     def _flush(self) -> None:
         batches, self._batches = self._batches, {}

@@ -11,12 +11,13 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import tantivy
 
 from searchr1.errors import UserError
 from searchr1.ports import RetrieverInfo
+from searchr1.retrieval.index import open_store
 from searchr1.retrieval.queries import check_k, clean
 from searchr1.retrieval.store import CorpusStore
 from searchr1.types import Passage
@@ -36,6 +37,7 @@ _SCORE_DIGITS = 4
 class Bm25:
     """The ``bm25`` backend and its options."""
 
+    remote: ClassVar[bool] = False
     title_weight: float = 0.1
 
     def __post_init__(self) -> None:
@@ -61,8 +63,9 @@ class Bm25:
         if index.searcher().num_docs != rows:
             raise OSError(f"{folder}: indexed {index.searcher().num_docs} of {rows} passages; is the disk full?")
 
-    def open(self, folder: Path, store: CorpusStore, info: RetrieverInfo) -> Bm25Retriever:
+    def open(self, folder: Path, info: RetrieverInfo) -> Bm25Retriever:
         """Raises UserError when the index is damaged."""
+        store = open_store(folder, info)
         try:
             index = tantivy.Index.open(str(folder / _FOLDER))
             index.config_reader("manual")  # an index never changes: no thread that watches for commits

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from email.utils import parsedate_to_datetime
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self
 
 import httpx
 import msgspec
 
-from searchr1.errors import SearchUnavailable, UserError
-from searchr1.ports import RetrieverInfo
+from searchr1.errors import UserError
+from searchr1.ports import Retriever, RetrieverInfo
 from searchr1.retrieval.corpus import split_contents
+from searchr1.retrieval.host import Host, check_url, decode_json
+from searchr1.retrieval.policy import Guard, Policy, TryAgainError
 from searchr1.retrieval.queries import check_k, clean
 from searchr1.types import Passage
 
-_T = TypeVar("_T")
-_LONGEST_WAIT = 60.0  # seconds, whatever a Retry-After header says
-_REASON_CHARACTERS = 200
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """The ``http`` search engine: a ``/retrieve`` server."""
+
+    url: str
+    token: str = ""
+    """Sent as ``Authorization: Bearer TOKEN``."""
+    batch_size: int = 512
+    """Queries of one request."""
+    policy: Policy = field(default_factory=Policy)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch_size: expected at least 1, got {self.batch_size}")
+
+    def open(self) -> Retriever:
+        return HttpRetriever(self.url, self.policy, token=self.token, batch_size=self.batch_size)
 
 
 class _Hit(msgspec.Struct):
@@ -50,72 +63,46 @@ _reply_decoder = msgspec.json.Decoder(_Reply)
 _health_decoder = msgspec.json.Decoder(_Health)
 
 
-class _TryAgainError(Exception):
-    """An attempt failed in a way that the next may not; ``wait`` is the least delay the server asked for, seconds."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
 class HttpRetriever:
-    """Searches over HTTP, and does not give up at the first failure.
+    """Searches over HTTP, and does not give up at the first failure: see `Host` and `Policy`.
 
-    Connection errors, timeouts, 5xx, 429 and answers that are not what was asked for (HTML, cut JSON, another number
-    of results) are retried ``retries`` times. Before retry ``i`` (from 0) it waits ``backoff * 2**i`` seconds times a
-    random factor from 0.5 to 1.5, and at least as long as a Retry-After header says; 60 s at most. Then, and at once
-    for any other status, SearchUnavailable says why in one line. ``timeout`` (seconds) bounds a whole attempt.
-
-    Proxies of the environment are not used. Close it, or use it as ``async with HttpRetriever(url) as retriever``.
+    Answers with another number of results than queries, or with documents without text, are failures too. Close it, or
+    use it as ``async with HttpRetriever(url) as retriever``. ``guarding`` goes to its `Guard`.
     """
 
     def __init__(
         self,
         url: str,
+        policy: Policy | None = None,
         *,
-        timeout: float = 30.0,
-        retries: int = 5,
-        backoff: float = 0.5,
+        token: str = "",
         batch_size: int = 512,
         transport: httpx.AsyncBaseTransport | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        uniform: Callable[[], float] = random.random,
+        **guarding: Any,
     ) -> None:
-        self.url = _base_url(url)
-        self._timeout = timeout
-        self._retries = retries
-        self._backoff = backoff
+        self.url = check_url(url).removesuffix("/retrieve")
+        self.guard = Guard(self.url, policy or Policy(), **guarding)
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._host = Host(self.url, self.guard, headers=headers, transport=transport)
         self._batch_size = batch_size
-        self._transport = transport
-        self._sleep = sleep
-        self._uniform = uniform
-        self._client: httpx.AsyncClient | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """At most ``k`` passages for each query; ``batch_size`` queries a request. Raises SearchUnavailable."""
         check_k(k)
         found: list[list[Passage]] = []
         for start in range(0, len(queries), self._batch_size):
-            batch = [clean(query) for query in queries[start : start + self._batch_size]]
-            found += await self._persist(partial(self._search_once, batch, k))
+            found += await self._search([clean(query) for query in queries[start : start + self._batch_size]], k)
         return found
 
     async def info(self) -> RetrieverInfo:
         """What ``GET /health`` says; ``RetrieverInfo("http", 0, "")`` where the server has no such page."""
-        response = await self._persist(partial(self._send, "GET", "/health"))
-        if response.status_code != httpx.codes.OK:
-            return RetrieverInfo("http", 0, "")
-        try:
-            health = _health_decoder.decode(response.content)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return RetrieverInfo("http", 0, "")
-        return RetrieverInfo(health.kind or "http", health.passages or 0, health.corpus_hash or "")
+        return await self._host.ask("GET", "/health", _info, accept=lambda status: True)
+
+    def counts(self) -> dict[str, float]:
+        return self.guard.counts()
 
     async def aclose(self) -> None:
-        if self._client is not None and self._loop is asyncio.get_running_loop():
-            await self._client.aclose()
-        self._client = None
+        await self._host.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,63 +112,28 @@ class HttpRetriever:
     ) -> None:
         await self.aclose()
 
-    async def _search_once(self, queries: list[str], k: int) -> list[list[Passage]]:
+    async def _search(self, queries: list[str], k: int) -> list[list[Passage]]:
+        def read(response: httpx.Response) -> list[list[Passage]]:
+            found = decode_json(response, _reply_decoder, "search results").result
+            if len(found) != len(queries):
+                raise TryAgainError(f"asked {len(queries)} queries, got results for {len(found)}")
+            return [[_passage(hit) for hit in hits[:k]] for hits in found]
+
         # Scores are always asked for: Search-R1's own server fails without them.
         body = msgspec.json.encode({"queries": queries, "topk": k, "return_scores": True})
-        response = await self._send("POST", "/retrieve", body)
-        if response.status_code != httpx.codes.OK:
-            raise SearchUnavailable(f"{self.url}: status {response.status_code}: {_message(response)}")
-        try:
-            reply = _reply_decoder.decode(response.content)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _TryAgainError(f"the answer is not search results ({error}): {_message(response)}") from error
-        if len(reply.result) != len(queries):
-            raise _TryAgainError(f"asked {len(queries)} queries, got results for {len(reply.result)}")
-        return [[_passage(hit) for hit in hits[:k]] for hits in reply.result]
-
-    async def _send(self, method: str, path: str, body: bytes = b"") -> httpx.Response:
-        """One attempt: any response that is neither 5xx nor 429, else _TryAgainError."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                headers = {"content-type": "application/json"} if body else {}
-                response = await self._connection().request(method, self.url + path, content=body, headers=headers)
-        except TimeoutError as error:
-            raise _TryAgainError(f"no answer within {self._timeout:g} s") from error
-        except httpx.RequestError as error:
-            raise _TryAgainError(_one_line(f"{type(error).__name__}: {error}")) from error
-        if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.status_code >= 500:
-            reason = f"status {response.status_code}: {_message(response)}"
-            raise _TryAgainError(reason, wait=_retry_after(response.headers.get("retry-after", "")))
-        return response
-
-    async def _persist(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        for failures in range(self._retries + 1):
-            try:
-                return await attempt()
-            except _TryAgainError as error:
-                if failures == self._retries:
-                    tries = "1 attempt" if failures == 0 else f"{failures + 1} attempts"
-                    raise SearchUnavailable(f"{self.url}: gave up after {tries}: {error}") from error
-                delay = self._backoff * 2**failures * (0.5 + self._uniform())
-                await self._sleep(min(max(delay, error.wait), _LONGEST_WAIT))
-        raise AssertionError("unreachable: the last failure raises")
-
-    def _connection(self) -> httpx.AsyncClient:
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:  # connections belong to the loop that opened them
-            self._loop = loop
-            self._client = httpx.AsyncClient(transport=self._transport, timeout=None, trust_env=False)
-        return self._client
+        return await self._host.ask(
+            "POST", "/retrieve", read, content=body, headers={"content-type": "application/json"}
+        )
 
 
-def _base_url(url: str) -> str:
+def _info(response: httpx.Response) -> RetrieverInfo:
+    if response.status_code != httpx.codes.OK:
+        return RetrieverInfo("http", 0, "")
     try:
-        parsed = httpx.URL(url.strip())
-    except httpx.InvalidURL as error:
-        raise UserError(f"expected the URL of a search server such as http://127.0.0.1:8000, got {url!r}") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise UserError(f"expected the URL of a search server such as http://127.0.0.1:8000, got {url!r}")
-    return str(parsed.copy_with(query=None, fragment=None)).rstrip("/").removesuffix("/retrieve")
+        health = _health_decoder.decode(response.content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return RetrieverInfo("http", 0, "")
+    return RetrieverInfo(health.kind or "http", health.passages or 0, health.corpus_hash or "")
 
 
 def _passage(hit: _Hit) -> Passage:
@@ -192,34 +144,4 @@ def _passage(hit: _Hit) -> Passage:
         return Passage(identifier, document.title or "", document.text, score)
     if document.contents is not None:
         return Passage(identifier, *split_contents(document.contents), score)
-    raise _TryAgainError('a document of the answer has neither "contents" nor "text"')
-
-
-def _message(response: httpx.Response) -> str:
-    """What the server says went wrong: the ``error`` or ``detail`` of its JSON, or the start of its body."""
-    try:
-        body = msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        body = None
-    if isinstance(body, dict) and (body.get("error") or body.get("detail")):
-        return _one_line(str(body.get("error") or body.get("detail")))
-    return _one_line(response.content[: 4 * _REASON_CHARACTERS].decode("utf-8", "replace")) or "an empty body"
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _REASON_CHARACTERS else line[:_REASON_CHARACTERS] + "..."
-
-
-def _retry_after(header: str) -> float:
-    """Seconds until the moment a Retry-After header names (RFC 9110, section 10.2.3); 0.0 where it cannot be read.
-
-    >>> _retry_after("2"), _retry_after("soon")
-    (2.0, 0.0)
-    """
-    if header.strip().isdecimal():
-        return float(header)
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
-        return 0.0
+    raise TryAgainError('a document of the answer has neither "contents" nor "text"')

@@ -14,9 +14,9 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import msgspec
 
@@ -25,22 +25,47 @@ from searchr1.errors import UserError, nearest
 from searchr1.ports import Retriever, RetrieverInfo
 from searchr1.retrieval import BACKENDS
 from searchr1.retrieval.corpus import Progress, read_corpus
+from searchr1.retrieval.options import build_options
 from searchr1.retrieval.store import OFFSETS_FILE, CorpusStore, CorpusWriter
 from searchr1.types import Passage
 
 FORMAT = "searchr1-index"
 VERSION = 1
 MANIFEST_FILE = "manifest.json"
+KEPT = "kept"
+"""The folder within an index of what a later build may use again."""
 _LOCK_FILE = "building.lock"
 
 
 class Backend(Protocol):
     """One kind of index: a frozen dataclass whose fields are its options."""
 
-    def build(self, folder: Path, passages: Iterable[Passage]) -> None:
-        """Read the stream to its end, once, and write what ``open`` needs into ``folder``."""
+    remote: ClassVar[bool]
+    """True where a server keeps the passages, so that the folder holds no text."""
 
-    def open(self, folder: Path, store: CorpusStore, info: RetrieverInfo) -> Retriever: ...
+    def build(self, folder: Path, passages: Iterable[Passage]) -> None:
+        """Read ``passages`` to their end (once, or more often) and write what ``open`` needs into ``folder``.
+
+        ``folder / KEPT`` outlives a build that is killed, and goes from an index to the one that replaces it: what is
+        dear to compute goes there, under names that say what it was computed from.
+        """
+
+    def open(self, folder: Path, info: RetrieverInfo) -> Retriever:
+        """Raises UserError when the index is damaged. Local kinds find the passages with `open_store`."""
+
+
+class _Passages:
+    """The corpus on its way into an index: hashed, and stored for a local kind, when it is read for the first time."""
+
+    def __init__(self, path: Path, writer: CorpusWriter, progress: Progress | None) -> None:
+        self._path, self._writer, self._progress = path, writer, progress
+
+    def __iter__(self) -> Iterator[Passage]:
+        first = self._writer.passages == 0
+        for passage in read_corpus(self._path, self._progress):
+            if first:
+                self._writer.add(passage)
+            yield passage
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -77,8 +102,9 @@ def build_index(
     backend = _backend(kind, chosen)
     _check_target(out, overwrite)
     with _scratch_folder(out) as scratch:
-        with CorpusWriter(scratch) as writer:
-            backend.build(scratch, _stored(read_corpus(corpus_path, progress), writer))
+        _carry_over(out / KEPT, scratch / KEPT)
+        with CorpusWriter(None if backend.remote else scratch) as writer:
+            backend.build(scratch, _Passages(corpus_path, writer, progress))
         manifest = Manifest(
             format=FORMAT,
             version=VERSION,
@@ -99,10 +125,15 @@ def open_index(path: str | Path) -> Retriever:
     path = Path(path)
     manifest = read_manifest(path)
     backend = _backend(manifest.kind, manifest.options)
-    store = CorpusStore(path)
-    if len(store) != manifest.passages:
-        raise UserError(f"{path}: expected {manifest.passages} passages, got {len(store)}; build the index again")
-    return backend.open(path, store, RetrieverInfo(manifest.kind, manifest.passages, manifest.corpus_hash))
+    return backend.open(path, RetrieverInfo(manifest.kind, manifest.passages, manifest.corpus_hash))
+
+
+def open_store(folder: Path, info: RetrieverInfo) -> CorpusStore:
+    """The passages of a local index. Raises UserError when they are not those of its manifest."""
+    store = CorpusStore(folder)
+    if len(store) != info.passages:
+        raise UserError(f"{folder}: expected {info.passages} passages, got {len(store)}; build the index again")
+    return store
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -134,21 +165,8 @@ def _backend(kind: str, options: Mapping[str, Any]) -> Backend:
     if kind not in BACKENDS:
         raise UserError(f"index kind {kind!r} is unknown{nearest(kind, BACKENDS)}")
     module, _, name = BACKENDS[kind].partition(":")
-    backend = getattr(importlib.import_module(module), name)
-    known = [field.name for field in fields(backend)]
-    for option in options:
-        if option not in known:
-            raise UserError(f"option {option!r} of a {kind} index is unknown{nearest(option, known)}")
-    try:
-        return cast(Backend, backend(**options))
-    except TypeError as error:
-        raise UserError(f"options of a {kind} index: {error}") from error
-
-
-def _stored(passages: Iterable[Passage], writer: CorpusWriter) -> Iterator[Passage]:
-    for passage in passages:
-        writer.add(passage)
-        yield passage
+    backend: Backend = build_options(getattr(importlib.import_module(module), name), options, f"a {kind} index")
+    return backend
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
@@ -175,13 +193,33 @@ def _scratch_folder(out: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"{out}: another process is building this index; wait for it to end") from error
-        for leftover in scratch.iterdir():
-            if leftover.name != _LOCK_FILE:
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        _clear(scratch)
         try:
             yield scratch
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            if scratch.is_dir() and any((scratch / KEPT).glob("*")):  # what is dear waits for the next try
+                _clear(scratch)
+            else:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _clear(scratch: Path) -> None:
+    for leftover in scratch.iterdir():
+        if leftover.name not in (_LOCK_FILE, KEPT):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _carry_over(kept: Path, into: Path) -> None:
+    """Hard links (or copies) of what the index that is to be replaced has kept; it stays whole until then."""
+    if not kept.is_dir():
+        return
+    into.mkdir(exist_ok=True)
+    for file in kept.iterdir():
+        if not (into / file.name).exists():
+            try:
+                os.link(file, into / file.name)
+            except OSError:  # a file system without links
+                shutil.copy2(file, into / file.name)
 
 
 def _move_into_place(scratch: Path, out: Path) -> None:

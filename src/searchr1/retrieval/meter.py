@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from searchr1.ports import Retriever, RetrieverInfo
+from searchr1.retrieval.counting import counts_of
 from searchr1.types import Passage
 
 
@@ -31,6 +32,9 @@ class Meter:
             self._under_way -= 1
             if self._under_way == 0:
                 self.seconds += time.perf_counter() - self._since
+
+    def counts(self) -> dict[str, float]:
+        return counts_of([self.inner])
 
     async def info(self) -> RetrieverInfo:
         return await self.inner.info()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 from array import array
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +28,15 @@ _FLUSH_EVERY = 65_536
 
 
 class CorpusWriter:
-    """Writes the two files row by row; ``passages`` and ``corpus_hash()`` are final when the block is left."""
+    """Writes the two files row by row; ``passages`` and ``corpus_hash()`` are final when the block is left.
 
-    def __init__(self, folder: Path) -> None:
-        self._text = (folder / TEXT_FILE).open("wb")
-        self._offsets = (folder / OFFSETS_FILE).open("wb")
+    Without a folder it only counts and hashes.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        nowhere = Path(os.devnull)
+        self._text = (nowhere if folder is None else folder / TEXT_FILE).open("wb")
+        self._offsets = (nowhere if folder is None else folder / OFFSETS_FILE).open("wb")
         self._pending = array("Q", [0])
         self._end = 0
         self._digest = hashlib.sha256()
