@@ -49,7 +49,7 @@ def refused_at_once(result: Result) -> str:
         ("retriever=bm26", "a .toml file, got 'bm26'; did you mean 'bm25'?"),
         (
             "retriever=not/there",
-            "retriever: expected an index folder, a URL (http://HOST:PORT), KIND:key=value or a .toml file",
+            "retriever: expected an index folder, a URL (http://HOST:PORT), KIND:key=value or ",
         ),
         ("model=not/a/model", "model: expected a model folder, a run or a name on the Hugging Face hub"),
         ("engine.name=scripted", "engine.name: training needs 'local'"),

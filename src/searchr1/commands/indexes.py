@@ -19,12 +19,12 @@ from searchr1.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from searchr1.retrieval.index import Backend, Estimate
+
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index folder.")]
 _RECALLS = {"answer_recall": "answer", "title_recall": "titles", "all_titles_recall": "all titles"}
 _SAMPLE = 2000
-_WRITER_MEMORY = 300e6  # Python, tantivy's 128 MB heap and its merges
-_MEMORY_A_PASSAGE = 24  # hashes of ids and offsets, with the slack of growing arrays
-_DISK_FACTOR = 1.3  # of the text: the stored passages and the postings, as measured on Wikipedia
+_PLANNED_WITH = 64
 
 
 def build(
@@ -37,7 +37,7 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is there.")] = False,
 ) -> None:
     """Index a corpus. The folder appears complete or not at all."""
-    from searchr1.retrieval.index import build_index
+    from searchr1.retrieval.index import build_index, load_backend
 
     options = dict(map(_setting, settings or []))
     planned = False
@@ -48,7 +48,7 @@ def build(
             nonlocal planned
             if not planned:  # not before the first passages were found to be good
                 planned = True
-                say(_plan(corpus, out))
+                say(_plan(corpus, out, load_backend(kind, options)))
             advance(done, total)
 
         built = build_index(corpus, out, kind=kind, options=options, overwrite=overwrite, progress=advance_with_plan)
@@ -126,21 +126,34 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _plan(corpus: Path, out: Path) -> str:
+def _plan(corpus: Path, out: Path, backend: Backend) -> str:
     """What the index will take, from the first passages of the corpus."""
+    estimate, exact = _estimate(corpus)
+    plan = backend.plan(estimate)
+    existing = next(parent for parent in [out, *out.resolve().parents] if parent.exists())
+    free = shutil.disk_usage(existing).free
+    short = "; this may not fit" if free < plan.disk_bytes else ""
+    about = "" if exact else "about "
+    for row in plan.choices:
+        say("  ".join(f"{cell:<16}" for cell in row))
+    return (
+        f"plan: {about}{estimate.passages:,} passages; at most {plan.memory_bytes / 1e9:.1f} GB of memory; about "
+        f"{plan.disk_bytes / 1e6:,.1f} MB of disk, {free / 1e9:,.1f} GB are free{short}"
+    )
+
+
+def _estimate(corpus: Path) -> tuple[Estimate, bool]:
+    """Passages and bytes, from the first lines of the file; whether they are all of it."""
+    from itertools import islice
+
+    from searchr1.retrieval.corpus import read_corpus
+    from searchr1.retrieval.index import Estimate
+
     text, read = _sample(corpus)
     size = corpus.stat().st_size
     passages = round(len(text) * max(1.0, size / read))
-    disk = _DISK_FACTOR * passages * sum(map(len, text)) / len(text)
-    memory = _WRITER_MEMORY + _MEMORY_A_PASSAGE * passages
-    existing = next(parent for parent in [out, *out.resolve().parents] if parent.exists())
-    free = shutil.disk_usage(existing).free
-    short = "; this may not fit" if free < disk else ""
-    about = "" if read >= size else "about "
-    return (
-        f"plan: {about}{passages:,} passages; at most {memory / 1e9:.1f} GB of memory; about {disk / 1e6:,.1f} MB of "
-        f"disk, {free / 1e9:,.1f} GB are free{short}"
-    )
+    sample = tuple(islice(read_corpus(corpus), _PLANNED_WITH))
+    return Estimate(passages, passages * sum(map(len, text)) // len(text), sample), read >= size
 
 
 def _sample(corpus: Path) -> tuple[Sequence[bytes], int]:

@@ -17,7 +17,7 @@ import tantivy
 
 from searchr1.errors import UserError
 from searchr1.ports import RetrieverInfo
-from searchr1.retrieval.index import open_store
+from searchr1.retrieval.index import Estimate, Plan, open_store
 from searchr1.retrieval.queries import check_k, clean
 from searchr1.retrieval.store import CorpusStore
 from searchr1.types import Passage
@@ -27,6 +27,9 @@ _ALL, _TITLE, _ROW = "all", "title", "row"
 _ANALYZER = "searchr1_english"
 _LONGEST_TERM = 64  # bytes; longer ones are not words
 _HEAP_BYTES = 128_000_000  # of the writer; a segment is written when it is full
+_WRITER_MEMORY = 300e6  # Python, tantivy's heap and its merges
+_MEMORY_A_PASSAGE = 24  # hashes of ids and offsets, with the slack of growing arrays
+_DISK_FACTOR = 1.3  # of the text: the stored passages and the postings, as measured on Wikipedia
 _TIE_MARGIN = 8
 # Scores are sums of 32-bit floats whose last bits depend on how the index is cut into segments. Rounded, equal matches
 # are ties wherever they lie, and two builds of one corpus rank alike.
@@ -43,6 +46,9 @@ class Bm25:
     def __post_init__(self) -> None:
         if not 0 <= self.title_weight <= 10:
             raise UserError(f"title_weight: expected a number from 0 to 10, got {self.title_weight}")
+
+    def plan(self, corpus: Estimate) -> Plan:
+        return Plan(_WRITER_MEMORY + _MEMORY_A_PASSAGE * corpus.passages, _DISK_FACTOR * corpus.text_bytes)
 
     def build(self, folder: Path, passages: Iterable[Passage]) -> None:
         """Index the stream; the row number is all that is kept of a passage."""

@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
@@ -37,11 +37,32 @@ KEPT = "kept"
 _LOCK_FILE = "building.lock"
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is known of a corpus before it is read: how many passages and bytes of text, and some of the passages."""
+
+    passages: int
+    text_bytes: int
+    sample: tuple[Passage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an index will take. ``choices`` is a table, header first, of what was weighed against what."""
+
+    memory_bytes: float
+    disk_bytes: float
+    choices: tuple[tuple[str, ...], ...] = ()
+
+
 class Backend(Protocol):
     """One kind of index: a frozen dataclass whose fields are its options."""
 
     remote: ClassVar[bool]
     """True where a server keeps the passages, so that the folder holds no text."""
+
+    def plan(self, corpus: Estimate) -> Plan:
+        """What building takes at its worst moment, and on disk."""
 
     def build(self, folder: Path, passages: Iterable[Passage]) -> None:
         """Read ``passages`` to their end (once, or more often) and write what ``open`` needs into ``folder``.
@@ -99,7 +120,7 @@ def build_index(
     """
     corpus_path, out = Path(corpus_path), Path(out)
     chosen = dict(options or {})
-    backend = _backend(kind, chosen)
+    backend = load_backend(kind, chosen)
     _check_target(out, overwrite)
     with _scratch_folder(out) as scratch:
         _carry_over(out / KEPT, scratch / KEPT)
@@ -124,7 +145,7 @@ def open_index(path: str | Path) -> Retriever:
     """The retriever of an index folder, in milliseconds. Raises UserError when it cannot be used, saying why."""
     path = Path(path)
     manifest = read_manifest(path)
-    backend = _backend(manifest.kind, manifest.options)
+    backend = load_backend(manifest.kind, manifest.options)
     return backend.open(path, RetrieverInfo(manifest.kind, manifest.passages, manifest.corpus_hash))
 
 
@@ -161,7 +182,8 @@ def read_manifest(path: str | Path) -> Manifest:
         raise UserError(f"{path / MANIFEST_FILE}: broken: {error}; build the index again") from error
 
 
-def _backend(kind: str, options: Mapping[str, Any]) -> Backend:
+def load_backend(kind: str, options: Mapping[str, Any]) -> Backend:
+    """The backend of that kind with its options. Raises UserError."""
     if kind not in BACKENDS:
         raise UserError(f"index kind {kind!r} is unknown{nearest(kind, BACKENDS)}")
     module, _, name = BACKENDS[kind].partition(":")

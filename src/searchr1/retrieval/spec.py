@@ -123,7 +123,7 @@ def _table(spec: Spec) -> dict[str, Any] | None:
     if spec.startswith(("http://", "https://")):
         return {"kind": "http", "url": spec}
     path = Path(spec)
-    if path.is_dir():
+    if spec and path.is_dir():
         return None
     if path.suffix == ".toml" and path.is_file():
         try:
@@ -132,10 +132,10 @@ def _table(spec: Spec) -> dict[str, Any] | None:
             raise UserError(f"{path}: expected a search engine in TOML: {error}") from error
     written = _KIND.fullmatch(spec)
     known = [*SEARCH_ENGINES, *BACKENDS]
-    if path.exists() or not written or written[1] not in known:
+    if (spec and path.exists()) or not written or written[1] not in known:
         raise UserError(
             "retriever: expected an index folder, a URL (http://HOST:PORT), KIND:key=value or a .toml file, got "
-            f"{spec!r}{nearest(written[1], known) if written and not path.exists() else ''}"
+            f"{spec!r}{nearest(written[1], known) if written and written[1] else ''}"
         )
     return {"kind": written[1], **_inline(written[2] or "", spec)}
 
