@@ -88,9 +88,32 @@ def facts(run: RunFolder, metrics: list[Row]) -> Facts:
         ("Steps", steps),
         ("Training time", duration(sum(seconds)) if seconds else None),
         ("Seed", setting(config, "seed")),
+        *search_traffic(metrics),
     ]
     state = "finished" if finished else ("in progress" if metrics else "not trained yet")
     return Facts(run.path.resolve().name, state, finished, [(name, value) for name, value in items if value])
+
+
+def search_traffic(metrics: list[Row]) -> list[tuple[str, str | None]]:
+    """What the search engine cost in training, as far as it was counted.
+
+    >>> search_traffic([{"search/requests": 9, "search/retries": 2, "search/cache_hits": 3, "search/cache_misses": 9}])
+    [('Search requests', '9 (2 tried again)'), ('Searches from the cache', '25.0%')]
+    """
+
+    def total(name: str) -> float:
+        return sum(real(row.get(f"search/{name}")) or 0.0 for row in metrics)
+
+    requests, retries, asked = total("requests"), total("retries"), total("cache_hits") + total("cache_misses")
+    items: list[tuple[str, str | None]] = []
+    if requests:
+        items.append(("Search requests", f"{requests:,.0f}" + (f" ({retries:,.0f} tried again)" if retries else "")))
+    if asked:
+        items.append(("Searches from the cache", percent(total("cache_hits") / asked)))
+    for name, key in (("Spent on searching", "cost"), ("Saved by the cache", "saved")):
+        if total(key):
+            items.append((name, f"{total(key):,.2f}"))
+    return items
 
 
 def setting(config: Mapping[str, Any], *dotted: str) -> str | None:
