@@ -14,7 +14,7 @@ from searchr1.data.jsonl import require_file
 from searchr1.data.questions import read_questions
 from searchr1.errors import UserError
 from searchr1.ports import Retriever
-from searchr1.retrieval.spec import Spec, built_kind, check_corpus, check_retriever, is_server, open_retriever
+from searchr1.retrieval.spec import Spec, built_kind, check_corpus, check_retriever, identity, is_server, open_retriever
 from searchr1.types import Question
 
 ATLAS = "atlas"
@@ -100,7 +100,7 @@ def build_retriever(recipe: Recipe, corpus: Path | None, folder: Path, say: Say,
     spec = recipe.retriever if spec is None else spec
     made = built_kind(spec)
     if made is None:
-        retriever = _wrapped(open_retriever(spec), recipe.search)
+        retriever = _wrapped(open_retriever(spec), recipe.search, spec)
         info = asyncio.run(check_retriever(retriever))
         if corpus is not None and info.corpus_hash:
             check_corpus(info, corpus_hash(corpus))
@@ -111,7 +111,7 @@ def build_retriever(recipe: Recipe, corpus: Path | None, folder: Path, say: Say,
         started = time.perf_counter()
         built = build_index(corpus, folder, kind=made[0], options=made[1])
         say(f"index: {built.passages:,} passages, {made[0]} ({time.perf_counter() - started:.1f} s)")
-    return _wrapped(open_index(folder), recipe.search)
+    return _wrapped(open_index(folder), recipe.search, str(folder))
 
 
 def check_reachable(spec: Spec, search: Search | None = None) -> None:
@@ -124,14 +124,15 @@ def check_reachable(spec: Spec, search: Search | None = None) -> None:
         asyncio.run(check_retriever(retriever))
 
 
-def _wrapped(retriever: Retriever, search: Search) -> Retriever:
+def _wrapped(retriever: Retriever, search: Search, spec: Spec) -> Retriever:
+    """``retriever``, which ``spec`` describes, behind the cache; the searches of one moment reach both as one."""
     from searchr1.retrieval.batching import CoalescingRetriever
     from searchr1.retrieval.counting import per_question
 
     if search.cache != "off":
         from searchr1.retrieval.cache import CachedRetriever
 
-        retriever = CachedRetriever(retriever, Path(search.cache_file), search.cache)
+        retriever = CachedRetriever(retriever, Path(search.cache_file), search.cache, identity(spec))
     return retriever if per_question(retriever) else CoalescingRetriever(retriever)
 
 

@@ -39,10 +39,9 @@ from searchr1.training.checkpoint import (
 from searchr1.training.packing import pack
 from searchr1.training.samples import gather, mini_batches, score_environment, split, to_sample
 from searchr1.trajectory_io import trajectory_row
-from searchr1.types import Question, Scored, StopReason
+from searchr1.types import Question, Scored, StopReason, Trajectory
 
 RETRY_SECONDS = 5.0
-PROBE = "capital of France"
 
 
 class Monitor(Protocol):
@@ -151,31 +150,33 @@ class Trainer:
                 concurrency=self.recipe.engine.slots,
                 progress=self.monitor.progress,
             )
-            failed = sum(trajectory.failed for trajectory in played)
-            if failed <= self.recipe.rollout.max_failure_rate * len(played):
+            if await self._sound(played, f"step {step}"):
                 break
-            broken = sum(trajectory.stop is StopReason.ENGINE_ERROR for trajectory in played)
-            if 2 * broken > failed:  # waiting mends a search engine, not a model
-                raise EngineError(f"{broken} of {len(played)} trajectories of step {step} ended in an engine error")
-            await self._wait(f"{failed} of {len(played)} trajectories of step {step} failed ({played[0].stop})")
         scored: list[Scored] = []
         for start in range(0, len(played), size):
             scored += self.reward.score_group(played[start : start + size])
         groups = [f"{job.question.dataset}/{job.question.id}/{step}/{i // size}" for i, job in enumerate(jobs)]
         return scored, groups
 
-    async def _wait(self, reason: str) -> None:
-        """Hold training until the search engine answers again."""
-        self.monitor.paused(reason)
+    async def _sound(self, played: Sequence[Trajectory], where: str) -> bool:
+        """Whether few enough failed. If not, they have to be played again, and the search engine answers again."""
+        stops = Counter(trajectory.stop for trajectory in played if trajectory.failed)
+        failed, broken = stops.total(), stops[StopReason.ENGINE_ERROR]
+        if failed <= self.recipe.rollout.max_failure_rate * len(played):
+            return True
+        if 2 * broken > failed:  # waiting mends a search engine, not a model
+            raise EngineError(f"{broken} of {len(played)} trajectories of {where} ended in an engine error")
+        reason = f"{failed} of {len(played)} trajectories of {where} failed ({StopReason.SEARCH_UNAVAILABLE})"
         while True:
+            self.monitor.paused(reason)
             await asyncio.sleep(RETRY_SECONDS)
             try:
-                await self.search.search([PROBE], 1)
-                return
+                await self.search.retry()
+                return False
             except SearchBudgetSpent:
                 raise
             except SearchUnavailable as error:
-                self.monitor.paused(str(error))
+                reason = str(error)
 
     def _learn(
         self, step: int, scored: Sequence[Scored], groups: Sequence[str]
@@ -231,15 +232,18 @@ class Trainer:
         for decoding in decodings:
             self.monitor.phase(f"evaluation: {name}, {decoding}", len(questions))
             budget = greedy(self.recipe.rollout) if decoding == "greedy" else self.recipe.rollout
-            played = await evaluate(
-                questions,
-                build_agent(name, self.parts.protocol, self.parts.tokenizer, budget),
-                self.parts.engine,
-                self.search,
-                seed=derive_seed(self.recipe.seed, "evaluation"),
-                concurrency=self.recipe.engine.slots,
-                progress=self.monitor.progress,
-            )
+            while True:
+                played = await evaluate(
+                    questions,
+                    build_agent(name, self.parts.protocol, self.parts.tokenizer, budget),
+                    self.parts.engine,
+                    self.search,
+                    seed=derive_seed(self.recipe.seed, "evaluation"),
+                    concurrency=self.recipe.engine.slots,
+                    progress=self.monitor.progress,
+                )
+                if await self._sound(played, f"the evaluation at step {step}"):
+                    break
             scored = score_trajectories(played)
             first = first or scored
             rows = evaluation_rows(scored, step=step, agent=name, decoding=decoding)

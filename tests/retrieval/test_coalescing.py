@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1.errors import SearchUnavailable
+from searchr1.errors import SearchUnavailable, UserError
 from searchr1.ports import RetrieverInfo
 from searchr1.retrieval.batching import CoalescingRetriever, deduplicate, search_distinct
 from searchr1.retrieval.dictionary import DictionaryRetriever
@@ -114,12 +114,11 @@ async def test_a_wrong_number_of_results_is_an_error_for_everyone() -> None:
         await search_distinct(Short({}), ["a", "a"], 1)
 
 
-@pytest.mark.parametrize("started", [False, True])
-async def test_cancelling_one_leaves_the_others_alone(started: bool) -> None:
+async def test_cancelling_one_leaves_the_others_alone() -> None:
     slow = Slow()
     retriever = CoalescingRetriever(slow)
     tasks = [asyncio.create_task(retriever.search([q], 1)) for q in "abc"]
-    await (settle() if started else asyncio.sleep(0))
+    await settle()
     tasks[1].cancel()
     await settle()
     slow.go.set()
@@ -127,7 +126,7 @@ async def test_cancelling_one_leaves_the_others_alone(started: bool) -> None:
     assert found[0] == [[passage("a")]]
     assert isinstance(found[1], asyncio.CancelledError)
     assert found[2] == [[passage("c")]]
-    assert slow.inner.calls == [(("a", "b", "c") if started else ("a", "c"), 1)]
+    assert slow.inner.calls == [(("a", "b", "c"), 1)]
     assert slow.cancelled == 0
 
 
@@ -157,3 +156,214 @@ def test_what_a_dead_event_loop_left_does_not_block_the_next() -> None:
     asyncio.run(abandon())
     assert asyncio.run(retriever.search(["a"], 1)) == [[passage("a")]]
     assert inner.calls == [(("a",), 1)]
+
+
+def start(retriever: CoalescingRetriever, *queries: str, k: int = 1) -> asyncio.Task[list[list[Passage]]]:
+    return asyncio.create_task(retriever.search(list(queries), k))
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+async def test_who_asks_what_is_being_searched_joins(limit: int | None) -> None:
+    slow = Slow()
+    retriever = CoalescingRetriever(slow, max_under_way=limit)
+    tasks = [start(retriever, "a", "b")]
+    await settle()
+    tasks += [start(retriever, "b"), start(retriever, "a", "a"), start(retriever, "b", k=2)]
+    await settle()
+    slow.go.set()
+    found = await asyncio.gather(*tasks)
+    a, b = [passage("a")], [passage("b")]
+    assert found == [[a, b], [b], [a, a], [b]]
+    assert slow.inner.calls == [(("a", "b"), 1), (("b",), 2)]
+    results = [result for results in found for result in results]
+    assert len({id(result) for result in results}) == len(results)  # each caller's own
+    await retriever.search(["b"], 1)
+    assert len(slow.inner.calls) == 3  # what has landed is searched again
+
+
+async def test_a_search_that_joins_one_and_starts_another_waits_for_both() -> None:
+    slow = Slow()
+    retriever = CoalescingRetriever(slow)
+    first = start(retriever, "a")
+    await settle()
+    second = start(retriever, "c", "a")
+    await settle()
+    slow.go.set()
+    assert await second == [[passage("c")], [passage("a")]]
+    assert await first == [[passage("a")]]
+    assert slow.inner.calls == [(("a",), 1), (("c",), 1)]
+
+
+async def test_a_joined_search_that_fails_fails_for_all() -> None:
+    slow = Slow()
+    slow.inner = Broken()  # type: ignore[assignment]
+    retriever = CoalescingRetriever(slow)
+    tasks = [start(retriever, "a")]
+    await settle()
+    tasks += [start(retriever, "a"), start(retriever, "b", "a")]
+    await settle()
+    slow.go.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [repr(error) for error in found] == ["SearchUnavailable('down')"] * 3
+
+
+async def test_cancelling_who_started_leaves_who_joined_and_an_abandoned_search_is_not_joined() -> None:
+    slow = Slow()
+    retriever = CoalescingRetriever(slow)
+    first = start(retriever, "a")
+    await settle()
+    joined = start(retriever, "a")
+    await settle()
+    first.cancel()
+    await settle()
+    assert slow.cancelled == 0
+    joined.cancel()
+    later = asyncio.create_task(asyncio.sleep(0))
+    await later
+    third = start(retriever, "a")
+    await settle()
+    assert slow.cancelled == 1
+    slow.go.set()
+    assert await third == [[passage("a")]]
+    assert slow.inner.calls == [(("a",), 1)]
+
+
+class Steps:
+    """Holds every search until it is let go by number."""
+
+    def __init__(self) -> None:
+        self.inner = dictionary(*"abcdefgh")
+        self.gates: list[asyncio.Event] = []
+        self.most = self.now = 0
+
+    async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        self.gates.append(asyncio.Event())
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            found = await self.inner.search(queries, k)
+            await self.gates[-1].wait()
+            return found
+        finally:
+            self.now -= 1
+
+    async def info(self) -> RetrieverInfo:
+        return await self.inner.info()
+
+
+async def test_while_one_search_is_under_way_the_rest_gathers() -> None:
+    steps = Steps()
+    retriever = CoalescingRetriever(steps, max_under_way=1)
+    tasks = []
+    for query in "abcb":  # each at a moment of its own
+        tasks.append(start(retriever, query))
+        await settle()
+    other = start(retriever, "d", k=2)
+    await settle()
+    assert steps.inner.calls == [(("a",), 1), (("d",), 2)]  # another k has a queue of its own
+    steps.gates[0].set()
+    await settle()
+    assert steps.inner.calls[2:] == [(("b", "c"), 1)]
+    tasks.append(start(retriever, "e"))
+    await settle()
+    assert len(steps.gates) == 3
+    for number in (1, 2, 3):
+        steps.gates[number].set()
+        await settle()
+    assert await asyncio.gather(*tasks) == [[[passage(name)]] for name in "abcbe"]
+    assert await other == [[passage("d")]]
+    assert steps.inner.calls[3:] == [(("e",), 1)]
+
+
+async def test_so_many_searches_at_a_time() -> None:
+    steps = Steps()
+    retriever = CoalescingRetriever(steps, max_under_way=2)
+    tasks = []
+    for query in "abcdef":
+        tasks.append(start(retriever, query))
+        await settle()
+    steps.gates[1].set()
+    await settle()
+    for gate in steps.gates:
+        gate.set()
+    assert await asyncio.gather(*tasks) == [[[passage(name)]] for name in "abcdef"]
+    assert steps.inner.calls == [(("a",), 1), (("b",), 1), (("c", "d", "e", "f"), 1)]
+    assert steps.most == 2
+
+
+async def test_a_failure_or_a_cancellation_makes_room_for_the_next() -> None:
+    slow = Slow()
+    retriever = CoalescingRetriever(slow, max_under_way=1)
+    first, waiting, gone = start(retriever, "a"), None, None
+    await settle()
+    waiting, gone = start(retriever, "b"), start(retriever, "c")
+    await settle()
+    gone.cancel()  # never searched
+    await settle()
+    first.cancel()
+    await settle()
+    assert (slow.cancelled, waiting.done()) == (1, False)
+    slow.go.set()
+    assert await waiting == [[passage("b")]]
+    assert slow.inner.calls == [(("b",), 1)]
+    failing = CoalescingRetriever(Broken(), max_under_way=1)
+    for _ in range(2):
+        with pytest.raises(SearchUnavailable):
+            await failing.search(["a"], 1)
+    with pytest.raises(UserError, match="max_under_way: expected at least 1, got 0"):
+        CoalescingRetriever(slow, max_under_way=0)
+
+
+async def test_where_every_query_is_a_request_its_failure_is_its_own() -> None:
+    class Single(DictionaryRetriever):
+        one_query_a_request = True
+
+        async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+            found = await super().search(queries, k)
+            if "bad" in queries:
+                raise SearchUnavailable("bad")
+            return found
+
+    single = Single({"a": [passage("a")]})
+    retriever = CoalescingRetriever(single)
+    searches = [retriever.search([query], 1) for query in ("a", "bad", "a")]
+    first, bad, second = await asyncio.gather(*searches, return_exceptions=True)
+    assert first == second == [[passage("a")]]
+    assert isinstance(bad, SearchUnavailable)
+    assert single.calls == [(("a",), 1), (("bad",), 1)]
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4), st.integers(0, 3)), max_size=12),
+    st.sampled_from([None, 1, 2]),
+    st.sets(st.integers(0, 11)),
+)
+def test_whatever_joins_or_is_cancelled_everyone_gets_his_own(
+    searches: list[tuple[list[str], int]], limit: int | None, cancelled: set[int]
+) -> None:
+    class Turns(DictionaryRetriever):
+        async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+            for _ in range(len(queries)):
+                await asyncio.sleep(0)
+            return await super().search(queries, k)
+
+    async def play() -> None:
+        retriever = CoalescingRetriever(
+            Turns({name: [passage(name), passage("z")] for name in "abcdefgh"}), max_under_way=limit
+        )
+        tasks = []
+        for queries, pause in searches:
+            tasks.append(asyncio.create_task(retriever.search(queries, 2)))
+            for _ in range(pause):
+                await asyncio.sleep(0)
+        dropped = cancelled & set(range(len(tasks)))
+        for number in dropped:
+            tasks[number].cancel()
+        found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        for number, (queries, _) in enumerate(searches):
+            if number in dropped and isinstance(found[number], asyncio.CancelledError):
+                continue
+            assert found[number] == [[passage(query), passage("z")] for query in queries]
+        assert await retriever.search(["a"], 1) == [[passage("a")]]
+
+    asyncio.run(play())

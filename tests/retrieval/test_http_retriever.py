@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +14,9 @@ import pytest
 from searchr1.errors import SearchUnavailable, UserError
 from searchr1.ports import RetrieverInfo
 from searchr1.retrieval.client import HttpRetriever
+from searchr1.retrieval.dictionary import DictionaryRetriever
 from searchr1.retrieval.policy import Policy
+from searchr1.retrieval.server import create_app, listen, server_of
 from searchr1.types import Passage
 
 HIT = {"document": {"id": "1", "contents": '"Dune"\nA novel.'}, "score": 2.5}
@@ -104,6 +108,10 @@ async def test_no_query_makes_no_request_and_many_make_several() -> None:
         ok([None]),
         ok([{"id": "1"}]),
         ok([{"document": {"contents": 5}}]),
+        ok([{"document": None, "score": -3.4e38}]),
+        ok([{"document": {"id": -1, "contents": None}, "score": -3.4e38}]),
+        ok([HIT, None]),
+        httpx.Response(200, json={"result": [None]}),
         ok([{"document": {"contents": "x"}, "score": "high"}]),
         httpx.Response(200, content=b'{"result": [[{"text": "x", "score": NaN}]]}'),
     ],
@@ -143,6 +151,8 @@ async def test_a_lasting_failure_is_search_unavailable_in_one_line(failure: Any,
     [
         (httpx.Response(400, json={"error": "too many"}), "status 400: too many"),
         (httpx.Response(422, json={"detail": [{"loc": "topk"}]}), "status 422: .*topk"),
+        (httpx.Response(401, json={"detail": "no token"}), "status 401: no token"),
+        (httpx.Response(403, html="<h1>Forbidden</h1>"), "status 403: <h1>Forbidden</h1>"),
         (httpx.Response(404, text="not\nhere"), "status 404: not here"),
         (httpx.Response(302, headers={"location": "/login"}), "status 302: an empty body"),
     ],
@@ -318,6 +328,39 @@ def test_one_retriever_serves_several_event_loops() -> None:
 
     assert asyncio.run(ask()) == asyncio.run(ask()) == [[DUNE]]
     assert asyncio.run(retriever.search(["q"], 3)) == asyncio.run(retriever.search(["q"], 3)) == [[DUNE]]
+
+
+def test_connections_end_with_the_event_loop_that_opened_them() -> None:
+    """Nobody has to close a retriever: an unclosed socket would be a warning, and warnings are errors here."""
+    with listen("127.0.0.1", 0) as listener:
+        server = server_of(create_app(DictionaryRetriever({"q": [DUNE]})))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        retriever = HttpRetriever(f"http://127.0.0.1:{listener.getsockname()[1]}", Policy(retries=3, backoff=0.05))
+
+        async def ask_twice() -> None:
+            for _ in range(2):
+                assert await retriever.search(["q"], 3) == [[DUNE]]
+
+        for _ in range(3):
+            asyncio.run(ask_twice())
+        server.should_exit = True
+        thread.join()
+    gc.collect()
+
+
+async def test_the_token_goes_with_every_request() -> None:
+    seen: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("authorization"))
+        return ok([HIT]) if request.content else httpx.Response(200, json={})
+
+    for token in ("secret", ""):
+        retriever = HttpRetriever("http://searchr1.test", token=token, transport=httpx.MockTransport(answer))
+        await retriever.search(["q"], 3)
+        await retriever.info()
+    assert seen == ["Bearer secret", "Bearer secret", None, None]
 
 
 async def test_cancelling_a_search_is_not_a_failure_to_retry() -> None:

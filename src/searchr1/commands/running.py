@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from searchr1.config import Recipe
     from searchr1.run import RunFolder
 
-FREE = frozenset({"steps", "save", "search"})
+FREE = frozenset({"steps", "save", "search", "retriever.policy"})
 """Settings that may differ when a run is resumed: they change how long it runs and what it keeps, not its numbers."""
 
 

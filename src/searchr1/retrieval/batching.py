@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from searchr1.errors import SearchUnavailable
+from searchr1.errors import SearchUnavailable, UserError
 from searchr1.ports import Retriever, RetrieverInfo
-from searchr1.retrieval.counting import counts_of
+from searchr1.retrieval.counting import counts_of, one_query_a_request
 from searchr1.retrieval.queries import check_k
 from searchr1.types import Passage
 
@@ -36,50 +36,80 @@ async def search_distinct(retriever: Retriever, queries: Sequence[str], k: int) 
     return [list(found[position]) for position in positions]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
+class _Flight:
+    """One query on its way, and how many searches want it."""
+
+    query: str
+    answer: asyncio.Future[list[Passage]]
+    wanted: int = 0
+    batch: _Batch | None = None
+    """What it is searched in; None while it waits."""
+
+
+@dataclass(eq=False, slots=True)
 class _Batch:
-    """The searches of one moment that want the same number of passages."""
+    """The queries that go to the retriever together."""
 
-    k: int
-    waiters: list[tuple[tuple[str, ...], asyncio.Future[list[list[Passage]]]]] = field(default_factory=list)
-    task: asyncio.Task[list[list[Passage]]] | None = None
+    flights: tuple[_Flight, ...]
+    task: asyncio.Task[list[list[Passage]]]
 
-    @property
-    def abandoned(self) -> bool:
-        return all(future.done() for _, future in self.waiters)
+
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """What is on its way for one number of passages."""
+
+    flights: dict[str, _Flight] = field(default_factory=dict)
+    """Waiting or under way, by query."""
+    waiting: dict[str, _Flight] = field(default_factory=dict)
+    under_way: set[_Batch] = field(default_factory=set)  # the loop itself holds tasks weakly
+    scheduled: bool = False
 
 
 class CoalescingRetriever:
     """Merges the ``search`` calls of one pass of the event loop into one call of ``inner`` for each ``k``.
 
-    A thousand rollouts that search at the same moment make one request. Queries keep the order in which they came. An
-    error of ``inner`` reaches every caller of the merged search; a caller that is cancelled leaves the others alone,
-    and the search itself is cancelled when nobody waits for it any more.
+    A thousand rollouts that search at the same moment make one request. A query that is already being searched is not
+    searched again: whoever asks it joins. Queries keep the order in which they came. An error of ``inner`` reaches
+    every caller of the merged search; a caller that is cancelled leaves the others alone, and the search itself is
+    cancelled when nobody waits for it any more. Where ``inner`` asks for every query on its own, nothing is merged, so
+    that one query's failure is its own.
+
+    With ``max_under_way`` (for each ``k``), queries that come while so many searches are under way wait, and go
+    together when one of them ends: the busier the retriever is, the larger its batches.
     """
 
-    def __init__(self, inner: Retriever) -> None:
+    def __init__(self, inner: Retriever, *, max_under_way: int | None = None) -> None:
+        if max_under_way is not None and max_under_way < 1:
+            raise UserError(f"max_under_way: expected at least 1, got {max_under_way}")
         self._inner = inner
-        self._batches: dict[int, _Batch] = {}  # by k: the searches since the last flush
+        self._max_under_way = max_under_way
+        self._singly = one_query_a_request(inner)
+        self._lanes: dict[int, _Lane] = {}  # by k
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._running: set[asyncio.Task[list[list[Passage]]]] = set()  # the loop itself holds tasks weakly
 
     async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         check_k(k)
         if not queries:
             return []
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:  # what an earlier loop left behind will never be flushed
-            self._loop, self._batches = loop, {}
-        if not self._batches:
-            loop.call_soon(self._flush)
-        batch = self._batches.setdefault(k, _Batch(k))
-        future: asyncio.Future[list[list[Passage]]] = loop.create_future()
-        batch.waiters.append((tuple(queries), future))
+        if self._loop is not loop:  # what an earlier loop left behind will never be answered
+            self._loop, self._lanes = loop, {}
+        lane = self._lanes.setdefault(k, _Lane())
+        flights = [self._join(lane, query, loop) for query in queries]
+        if lane.waiting and not lane.scheduled:
+            lane.scheduled = True
+            loop.call_soon(self._flush, lane, k)
         try:
-            return await future
+            # Unlike gather, wait leaves the futures alone when it is cancelled.
+            await asyncio.wait({flight.answer for flight in flights}, return_when=asyncio.FIRST_EXCEPTION)
+            for flight in flights:
+                if flight.answer.done():
+                    flight.answer.result()  # raises what the search has raised
+            return [list(flight.answer.result()) for flight in flights]
         finally:
-            if batch.task is not None and batch.abandoned:
-                batch.task.cancel()
+            for flight in flights:
+                self._leave(lane, flight)
 
     async def info(self) -> RetrieverInfo:
         return await self._inner.info()
@@ -87,32 +117,58 @@ class CoalescingRetriever:
     def counts(self) -> dict[str, float]:
         return counts_of([self._inner])
 
-    def _flush(self) -> None:
-        batches, self._batches = self._batches, {}
-        for batch in batches.values():
-            batch.waiters = [(queries, future) for queries, future in batch.waiters if not future.done()]
-            if batch.waiters:
-                self._start(batch)
+    def _join(self, lane: _Lane, query: str, loop: asyncio.AbstractEventLoop) -> _Flight:
+        flight = lane.flights.get(query)
+        if flight is None:
+            flight = _Flight(query, loop.create_future())
+            lane.flights[query] = lane.waiting[query] = flight
+        flight.wanted += 1
+        return flight
 
-    def _start(self, batch: _Batch) -> None:
-        merged = [query for queries, _ in batch.waiters for query in queries]
-        task = asyncio.ensure_future(search_distinct(self._inner, merged, batch.k))
-        batch.task = task
-        self._running.add(task)
-        task.add_done_callback(lambda _: self._distribute(batch, task))
+    def _leave(self, lane: _Lane, flight: _Flight) -> None:
+        flight.wanted -= 1
+        if flight.wanted or flight.answer.done():
+            return
+        if flight.batch is None:
+            del lane.flights[flight.query], lane.waiting[flight.query]
+        elif not any(other.wanted for other in flight.batch.flights):
+            self._forget(lane, flight.batch)  # before it ends: nobody may join what is cancelled
+            flight.batch.task.cancel()
 
-    def _distribute(self, batch: _Batch, task: asyncio.Task[list[list[Passage]]]) -> None:
-        self._running.discard(task)
-        start = 0
-        for queries, future in batch.waiters:
-            end = start + len(queries)
-            if not future.done():
-                if task.cancelled():
-                    future.cancel()
-                elif (error := task.exception()) is not None:
-                    future.set_exception(error)
-                else:
-                    future.set_result(task.result()[start:end])
-            start = end
-        if not task.cancelled():
-            task.exception()  # retrieved, also when nobody was left to hear of it
+    def _flush(self, lane: _Lane, k: int) -> None:
+        lane.scheduled = False
+        busy = self._max_under_way is not None and len(lane.under_way) >= self._max_under_way
+        if not lane.waiting or busy:
+            return
+        flights, lane.waiting = tuple(lane.waiting.values()), {}
+        for together in ((flight,) for flight in flights) if self._singly else (flights,):
+            self._start(lane, together, k)
+
+    def _start(self, lane: _Lane, flights: tuple[_Flight, ...], k: int) -> None:
+        task = asyncio.ensure_future(search_distinct(self._inner, [flight.query for flight in flights], k))
+        batch = _Batch(flights, task)
+        for flight in flights:
+            flight.batch = batch
+        lane.under_way.add(batch)
+        task.add_done_callback(lambda _: self._land(lane, batch, k))
+
+    def _land(self, lane: _Lane, batch: _Batch, k: int) -> None:
+        lane.under_way.discard(batch)
+        self._forget(lane, batch)
+        task = batch.task
+        for place, flight in enumerate(batch.flights):
+            if task.cancelled():
+                flight.answer.cancel()
+            elif (error := task.exception()) is not None:
+                flight.answer.set_exception(error)
+                flight.answer.exception()  # retrieved, also when nobody is left to hear of it
+            else:
+                flight.answer.set_result(task.result()[place])
+        self._flush(lane, k)
+
+    @staticmethod
+    def _forget(lane: _Lane, batch: _Batch) -> None:
+        """The next search for one of its queries is a search of its own."""
+        for flight in batch.flights:
+            if lane.flights.get(flight.query) is flight:
+                del lane.flights[flight.query]

@@ -15,27 +15,33 @@ from searchr1.ports import Retriever, RetrieverInfo
 from searchr1.retrieval.corpus import split_contents
 from searchr1.retrieval.host import Host, check_url, decode_json
 from searchr1.retrieval.policy import Guard, Policy, TryAgainError
+from searchr1.retrieval.pool import PoolRetriever
 from searchr1.retrieval.queries import check_k, clean
 from searchr1.types import Passage
 
 
 @dataclass(frozen=True, slots=True)
 class Http:
-    """The ``http`` search engine: a ``/retrieve`` server."""
+    """The ``http`` search engine: a ``/retrieve`` server, or several with the same corpus that share the work."""
 
     url: str
+    """Several are separated by commas: ``http://a:8000,http://b:8000``."""
     token: str = ""
     """Sent as ``Authorization: Bearer TOKEN``."""
     batch_size: int = 512
     """Queries of one request."""
     policy: Policy = field(default_factory=Policy)
+    """Of each server: two of them may get twice its requests."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UserError(f"batch_size: expected at least 1, got {self.batch_size}")
 
     def open(self) -> Retriever:
-        return HttpRetriever(self.url, self.policy, token=self.token, batch_size=self.batch_size)
+        servers = [
+            HttpRetriever(url, self.policy, token=self.token, batch_size=self.batch_size) for url in self.url.split(",")
+        ]
+        return servers[0] if len(servers) == 1 else PoolRetriever(servers)
 
 
 class _Hit(msgspec.Struct):

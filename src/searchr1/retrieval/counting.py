@@ -20,6 +20,11 @@ def per_question(retriever: Retriever) -> bool:
     return bool(getattr(retriever, "per_question", False))
 
 
+def one_query_a_request(retriever: Retriever) -> bool:
+    """Whether it asks for every query on its own: merged with others, a query would only share their failures."""
+    return bool(getattr(retriever, "one_query_a_request", False))
+
+
 def counts_of(retrievers: Iterable[Retriever]) -> dict[str, float]:
     """The sums of what the retrievers count."""
     total: dict[str, float] = {}

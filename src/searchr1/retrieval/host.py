@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -22,7 +23,8 @@ class Host:
     """Connection errors, timeouts, 5xx, 429 and answers that cannot be read are tried again, as the policy says.
 
     Any other status than 200 is ``SearchUnavailable`` at once, with what the server says about it. ``headers`` go with
-    every request. Proxies of the environment are not used, unless ``trust_env``.
+    every request. Proxies of the environment are not used, unless ``trust_env``. ``verify`` says which certificates are
+    trusted: the system's, those of a context, or (False) any.
     """
 
     def __init__(
@@ -33,13 +35,16 @@ class Host:
         headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         trust_env: bool = False,
+        verify: ssl.SSLContext | bool = True,
     ) -> None:
         self.url = url.rstrip("/")
         self.guard = guard
         self._headers = dict(headers or {})
         self._transport = transport
         self._trust_env = trust_env
-        self._client: httpx.AsyncClient | None = None
+        self._verify = verify
+        self._client: httpx.AsyncClient
+        self._open: AsyncGenerator[httpx.AsyncClient, None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def ask(
@@ -59,7 +64,7 @@ class Host:
 
         async def attempt() -> _T:
             try:
-                response = await self._connection().request(method, self.url + path, **request)
+                response = await (await self._connection()).request(method, self.url + path, **request)
             except httpx.RequestError as error:
                 raise TryAgainError(one_line(f"{type(error).__name__}: {error}")) from error
             status = response.status_code
@@ -73,22 +78,29 @@ class Host:
         return await self.guard.call(attempt, cost=cost)
 
     async def aclose(self) -> None:
-        if self._client is not None and self._loop is asyncio.get_running_loop():
-            await self._client.aclose()
-        self._client = None
+        if self._open is not None and self._loop is asyncio.get_running_loop():
+            await self._open.aclose()
+        self._open = None
 
-    def _connection(self) -> httpx.AsyncClient:
+    async def _connection(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:  # connections belong to the loop that opened them
+        if self._open is None or self._loop is not loop:  # connections belong to the loop that opened them
             self._loop = loop
-            self._client = httpx.AsyncClient(
-                transport=self._transport,
-                timeout=None,  # the guard's
-                trust_env=self._trust_env,
-                headers=self._headers,
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            )
+            self._open = self._connect()
+            self._client = await anext(self._open)  # does not wait, so that nobody comes between
         return self._client
+
+    async def _connect(self) -> AsyncGenerator[httpx.AsyncClient, None]:
+        """A generator, as an event loop that ends closes those that are still running: nobody has to close a host."""
+        async with httpx.AsyncClient(
+            transport=self._transport,
+            timeout=None,  # the guard's
+            trust_env=self._trust_env,
+            verify=self._verify if self.url.startswith("https:") else False,  # reading certificates takes a while
+            headers=self._headers,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+        ) as client:
+            yield client
 
 
 def check_url(url: str, example: str = "http://127.0.0.1:8000") -> str:

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 from searchr1.errors import SearchBudgetSpent, SearchUnavailable, UserError
@@ -37,7 +37,7 @@ class Policy:
     breaker_failures: int = 3
     """Calls in a row that failed for good, after which calls fail at once; 0: never."""
     breaker_seconds: float = 10.0
-    """How long they do; then one call is let through to see."""
+    """How long they do; then one call is let through, for one attempt, to see."""
     concurrency: int = 64
     """Calls under way at one moment; more wait their turn. 0: no limit."""
     per_second: float = 0.0
@@ -48,11 +48,12 @@ class Policy:
     """Money in all, in the currency of the prices; 0: no limit."""
 
     def __post_init__(self) -> None:
-        for name in ("retries", "backoff", "breaker_failures", "breaker_seconds", "concurrency", "per_second"):
-            if getattr(self, name) < 0:
-                raise UserError(f"policy.{name}: expected 0 or more, got {getattr(self, name)}")
-        if self.timeout <= 0 or self.max_requests < 0 or self.max_cost < 0:
-            raise UserError("policy: expected timeout above 0, max_requests and max_cost of at least 0")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "timeout" and not value > 0:
+                raise UserError(f"policy.timeout: expected seconds above 0, got {value}")
+            if not value >= 0:  # also what is not a number
+                raise UserError(f"policy.{field.name}: expected 0 or more, got {value}")
 
 
 class TryAgainError(Exception):
@@ -93,6 +94,7 @@ class Guard:
         self._clock = clock
         self._failed_in_a_row = 0
         self._open_until = 0.0
+        self._probing = False
         self._next_start = 0.0
         self._slots: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -100,7 +102,7 @@ class Guard:
     @property
     def healthy(self) -> bool:
         """False while calls fail at once."""
-        return self._clock() >= self._open_until
+        return self._clock() >= self._open_until and not self._probing
 
     def counts(self) -> dict[str, float]:
         """Attempts, retries, calls that failed for good, and money, since the guard was made."""
@@ -113,25 +115,34 @@ class Guard:
         ``attempt`` raises `TryAgainError` (or ``TimeoutError``) for what may pass and ``SearchUnavailable`` for what
         will not. Raises SearchUnavailable.
         """
+        self._check_health()
         async with self._slot():
-            if not self.healthy:
-                raise SearchUnavailable(f"{self.name}: not asked: its last calls all failed; it is asked again soon")
-            if self._failed_in_a_row:  # one call at a time finds out whether the host is back
-                self._open()
+            self._check_health()  # while this one waited, others may have failed
+            if not self._broken:
+                return await self._counted(attempt, cost, self.policy.retries)
+            self._probing = True
             try:
-                result = await self._persist(attempt, cost)
-            except SearchBudgetSpent:
-                raise
-            except SearchUnavailable:
-                self.done.failures += 1
-                self._failed_in_a_row += 1
-                self._open()
-                raise
-            self._failed_in_a_row, self._open_until = 0, 0.0
-            return result
+                return await self._counted(attempt, cost, 0)
+            finally:
+                self._probing = False
 
-    async def _persist(self, attempt: Callable[[], Awaitable[_T]], cost: float) -> _T:
-        for failures in range(self.policy.retries + 1):
+    async def _counted(self, attempt: Callable[[], Awaitable[_T]], cost: float, retries: int) -> _T:
+        """One call, and what it says about the host. A call that is cancelled, or may not be made, says nothing."""
+        try:
+            result = await self._persist(attempt, cost, retries)
+        except SearchBudgetSpent:
+            raise
+        except SearchUnavailable:
+            self.done.failures += 1
+            self._failed_in_a_row += 1
+            if self._broken:
+                self._open_until = self._clock() + self.policy.breaker_seconds
+            raise
+        self._failed_in_a_row, self._open_until = 0, 0.0
+        return result
+
+    async def _persist(self, attempt: Callable[[], Awaitable[_T]], cost: float, retries: int) -> _T:
+        for failures in range(retries + 1):
             await self._start(cost)
             try:
                 async with asyncio.timeout(self.policy.timeout):
@@ -140,7 +151,7 @@ class Guard:
                 failure = TryAgainError(f"no answer within {self.policy.timeout:g} s")
             except TryAgainError as error:
                 failure = error
-            if failures == self.policy.retries:
+            if failures == retries:
                 tries = "1 attempt" if failures == 0 else f"{failures + 1} attempts"
                 raise SearchUnavailable(f"{self.name}: gave up after {tries}: {failure}") from failure
             self.done.retries += 1
@@ -162,11 +173,21 @@ class Guard:
             start = max(now, self._next_start)
             self._next_start = start + 1 / policy.per_second
             if start > now:
-                await self._sleep(start - now)
+                try:
+                    await self._sleep(start - now)
+                except asyncio.CancelledError:  # it was never made
+                    done.requests -= 1
+                    done.cost -= cost
+                    raise
 
-    def _open(self) -> None:
-        if self.policy.breaker_failures and self._failed_in_a_row >= self.policy.breaker_failures:
-            self._open_until = self._clock() + self.policy.breaker_seconds
+    @property
+    def _broken(self) -> bool:
+        """Whether too many calls in a row have failed."""
+        return 0 < self.policy.breaker_failures <= self._failed_in_a_row
+
+    def _check_health(self) -> None:
+        if not self.healthy:
+            raise SearchUnavailable(f"{self.name}: not asked: its last calls all failed; it is asked again soon")
 
     def _slot(self) -> AbstractAsyncContextManager[object]:
         if not self.policy.concurrency:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import quote_plus
 
 import httpx
@@ -78,6 +78,8 @@ class WebRetriever:
     All queries of a call are asked at one moment, within the policy. ``more`` are further parameters, as secret as the
     key. ``transport`` and ``guarding`` are for tests.
     """
+
+    one_query_a_request: ClassVar[bool] = True
 
     def __init__(
         self,
