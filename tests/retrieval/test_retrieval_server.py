@@ -1,11 +1,12 @@
 import asyncio
 import json
+import math
 import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from searchr1.ports import Retriever, RetrieverInfo
 from searchr1.retrieval import server as server_module
 from searchr1.retrieval.dictionary import DictionaryRetriever
 from searchr1.retrieval.server import create_app, listen, serve
+from searchr1.retrieval.wire import Limits
 from searchr1.types import Passage
 
 DUNE = Passage("1", "Dune", "A novel.", 2.5)
@@ -40,12 +42,12 @@ def dictionary() -> DictionaryRetriever:
     return DictionaryRetriever({"dune": [DUNE, Passage("2", "Dune II", "A game.", 1.0)]})
 
 
-def client(retriever: Retriever, **limits: int) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(create_app(retriever, **limits), raise_app_exceptions=False)
+def client(retriever: Retriever, **limits: Any) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(create_app(retriever, limits=Limits(**limits)), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://searchr1.test")
 
 
-async def ask(retriever: Retriever, body: Any, **limits: int) -> tuple[int, Any]:
+async def ask(retriever: Retriever, body: Any, **limits: Any) -> tuple[int, Any]:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with client(retriever, **limits) as http:
         response = await http.post("/retrieve", content=content)
@@ -102,6 +104,18 @@ async def test_no_query_is_no_error() -> None:
         ({"queries": ["a"], "topk": 2.5}, "expected .*got `float`.*topk"),
         ({"queries": ["a"], "return_scores": 1}, "expected .*got `int`.*return_scores"),
         ({"queries": ["a"], "topk": 0}, '"topk": expected a number from 1 to 20, got 0'),
+        ({"queries": ["a"], "topk": -1}, '"topk": expected a number from 1 to 20, got -1'),
+        (b'{"queries": ["a"], "topk": NaN}', "expected .*malformed"),
+        (b'{"queries": ["a"], "topk": 1e400}', "expected .*out of range.*topk"),
+        (b'{"queries": ["a"], "topk": ' + b"9" * 5000 + b"}", "expected .*"),
+        (b'{"queries": ["a"], "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "expected .*recursion"),
+        (b'{"queries": ["\x00"]}', "expected .*malformed"),
+        (b'\xef\xbb\xbf{"queries": ["a"]}', "expected .*malformed"),
+        (b"queries=a&topk=3", "expected .*malformed"),
+        (
+            b'{"queries": ["' + b"b" * 10_000_000 + b'"]}',
+            '"queries"\\[0\\]: expected at most 10 characters, got 10000000',
+        ),
         ({"queries": ["a"], "topk": 21}, '"topk": expected a number from 1 to 20, got 21'),
         ({"queries": ["a"] * 4}, '"queries": expected at most 3, got 4'),
         ({"queries": ["a", "b" * 11]}, '"queries"\\[1\\]: expected at most 10 characters, got 11'),
@@ -109,7 +123,7 @@ async def test_no_query_is_no_error() -> None:
 )
 async def test_a_bad_request_is_told_what_was_expected(body: Any, message: str) -> None:
     retriever = dictionary()
-    status, answer = await ask(retriever, body, max_queries=3, max_query_characters=10, max_topk=20)
+    status, answer = await ask(retriever, body, queries=3, query_characters=10, topk=20)
     assert status == 400
     assert list(answer) == ["error"]
     assert_matches(answer["error"], message)
@@ -128,10 +142,71 @@ def test_garbage_is_a_client_error_and_the_server_lives(body: bytes) -> None:
     assert (status, list(answer)) == (400, ["error"])
 
 
-async def test_a_body_too_large_is_refused_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_MAX_BODY_BYTES", 100)
-    status, answer = await ask(dictionary(), b" " * 101)
-    assert (status, answer) == (413, {"error": "expected a body of at most 100 bytes"})
+async def test_unusual_requests_are_answered() -> None:
+    retriever = DictionaryRetriever({}, [DUNE])
+    queries = ["'; DROP TABLE passages; --", 'title:[a TO z]^2~ AND ("', "\x00\x1b[2J", "😀" * 100, "\u202e", ""]
+    status, body = await ask(retriever, {"queries": queries, "topk": 1000})
+    assert (status, body) == (200, {"result": [[DOCUMENT]] * len(queries)})
+    assert retriever.calls == [(tuple(queries), 1000)]
+    assert await ask(dictionary(), b'{"queries": ["a"], "queries": ["dune"], "topk": 2, "topk": 1}') == (
+        200, {"result": [[DOCUMENT]]}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin1", ""]
+)
+async def test_the_content_type_is_not_looked_at(kind: str) -> None:
+    async with client(dictionary()) as http:
+        response = await http.post("/retrieve", content=b'{"queries": ["dune"]}', headers={"content-type": kind})
+    assert response.status_code == 200
+
+
+async def test_a_body_in_chunks_is_read_whole() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for byte in b'{"queries": ["dune"], "topk": 1}':
+            yield bytes([byte])
+
+    async with client(dictionary()) as http:
+        response = await http.post("/retrieve", content=chunks())
+    assert response.json() == {"result": [[DOCUMENT]]}
+
+
+async def test_a_passage_that_is_no_unicode_is_shown_with_question_marks() -> None:
+    broken = DictionaryRetriever({"dune": [Passage("1\udc80", "Du\ud800ne", "\udfff", 1.0)]})
+    status, body = await ask(broken, {"queries": ["dune"]})
+    assert (status, body["result"][0][0]) == (
+        200, {"id": "1?", "contents": '"Du?ne"\n?', "title": "Du?ne", "text": "?"}
+    )  # fmt: skip
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(), score=st.floats())
+def test_any_passage_is_answered(text: str, score: float) -> None:
+    found = DictionaryRetriever({}, [Passage("1", text, text, score)])
+    status, body = asyncio.run(ask(found, {"queries": ["a"], "return_scores": True}))
+    (hit,) = body["result"][0]
+    assert (status, hit["document"]["text"]) == (200, text)
+    assert hit["score"] == (score if math.isfinite(score) else None)
+
+
+async def test_a_body_too_large_is_refused_while_it_is_read() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 10
+            yield b" " * 10
+
+    assert await ask(dictionary(), b" " * 101, body_bytes=100) == (
+        413, {"error": "expected a body of at most 100 bytes, got 101"}
+    )  # fmt: skip
+    sent = 0
+    async with client(dictionary(), body_bytes=100) as http:
+        response = await http.post("/retrieve", content=chunks())
+    assert (response.status_code, response.json()) == (
+        413, {"error": "expected a body of at most 100 bytes, got more"}
+    )  # fmt: skip
+    assert sent <= 120
 
 
 @pytest.mark.parametrize(
@@ -147,13 +222,34 @@ async def test_what_the_retriever_raises_becomes_a_json_error(error: Exception, 
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/", 404), ("GET", "/retrieve", 405), ("POST", "/health", 405)]
+    ("method", "path", "status", "message"),
+    [
+        (
+            "GET",
+            "/nowhere",
+            404,
+            "there is no such page; expected one of /, /health, /metrics, /openapi.json, /retrieve",
+        ),
+        ("GET", "/%00/../etc", 404, "there is no such page"),
+        ("GET", "/retrieve", 405, "expected POST, got GET"),
+        ("PUT", "/retrieve", 405, "expected POST, got PUT"),
+        ("DELETE", "/search", 405, "expected POST, got DELETE"),
+        ("POST", "/health", 405, "expected GET or HEAD, got POST"),
+    ],
 )
-async def test_another_path_or_method_is_a_json_error(method: str, path: str, status: int) -> None:
+async def test_another_path_or_method_is_a_json_error(method: str, path: str, status: int, message: str) -> None:
     async with client(dictionary()) as http:
         response = await http.request(method, path)
     assert response.status_code == status
     assert list(response.json()) == ["error"]
+    assert message in response.json()["error"]
+    assert ("allow" in response.headers) == (status == 405)
+
+
+async def test_head_is_get_without_a_body() -> None:
+    async with client(dictionary()) as http:
+        assert (await http.head("/health")).status_code == 200
+        assert (await http.head("/retrieve")).status_code == 405
 
 
 async def test_health() -> None:
@@ -173,7 +269,9 @@ def test_a_real_server_answers_on_the_url_it_says_and_stops(host: str, monkeypat
         pytest.skip("this machine has no IPv6 loopback")
     started: list[uvicorn.Server] = []
     real = server_module.server_of
-    monkeypatch.setattr(server_module, "server_of", lambda app: started.append(real(app)) or started[0])
+    monkeypatch.setattr(
+        server_module, "server_of", lambda app, **options: started.append(real(app, **options)) or started[0]
+    )
     urls: list[str] = []
     thread = threading.Thread(
         target=serve, args=(create_app(dictionary()),), kwargs={"host": host, "port": 0, "ready": urls.append}

@@ -1,99 +1,221 @@
-"""The search server: ``POST /retrieve`` and ``GET /health`` over any retriever.
+"""The search server over any retriever.
+
+    POST /retrieve      for programs: many queries at once, the wire format of Search-R1
+    POST /search        for people: one query, in pages, with snippets; GET / is the page that asks it
+    GET  /health        what is searched; GET /metrics counts for Prometheus; GET /openapi.json describes all this
 
     {"queries": ["who wrote dune"], "topk": 3, "return_scores": true}
     -> {"result": [[{"document": {"id", "contents", "title", "text"}, "score": 7.1}, ...]]}
 
-Without scores the documents stand there bare. This is the wire format of Search-R1. Errors are ``{"error": "..."}``
-with a 4xx or 5xx status, and searching happens in the retriever's worker thread, so ``/health`` always answers.
+Without scores the documents stand there bare. Errors are ``{"error": "..."}`` with a 4xx or 5xx status. Searching
+happens in the retriever's worker thread, so ``/health`` always answers.
 """
 
 from __future__ import annotations
 
+import signal
 import socket
-from collections.abc import Callable, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import msgspec
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from searchr1.errors import SearchR1Error, SearchUnavailable, UserError
 from searchr1.ports import Retriever
-from searchr1.retrieval.batching import search_distinct
-from searchr1.retrieval.queries import MAX_K
+from searchr1.retrieval.batching import CoalescingRetriever, search_distinct
+from searchr1.retrieval.front_page import load_page
+from searchr1.retrieval.gate import Gate, check_token, read_body
+from searchr1.retrieval.monitoring import CONTENT_TYPE, Monitor
+from searchr1.retrieval.openapi import OPEN_PATHS, describe
+from searchr1.retrieval.snippets import best_snippet, match_ranges, query_words
+from searchr1.retrieval.wire import (
+    Document,
+    Failure,
+    Found,
+    Health,
+    Limits,
+    RetrieveRequest,
+    ScoredDocument,
+    SearchRequest,
+    SearchResults,
+    cleaned,
+    document,
+)
 from searchr1.types import Passage
 
-_MAX_BODY_BYTES = 64 * 1024 * 1024
+GRACE_SECONDS = 20
+"""How long a server that is told to stop waits for what is under way."""
+_RETRY_AFTER = 1  # seconds
+_COUNTED = frozenset({"/retrieve", "/search", "/health", "/metrics", "/openapi.json", "/"})
+_BROKEN_BODY = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_encoder = msgspec.json.Encoder()
+_retrieve_decoder = msgspec.json.Decoder(RetrieveRequest)
+_search_decoder = msgspec.json.Decoder(SearchRequest)
+_Body = TypeVar("_Body")
 
 
-class _Query(msgspec.Struct):
-    """The body of a request; keys that we do not know are left to the clients that send them."""
+def create_app(retriever: Retriever, *, limits: Limits | None = None, token: str = "") -> Starlette:
+    """The ASGI application. Requests above a limit are refused; with a ``token``, so are those that do not bring it.
 
-    queries: list[str]
-    topk: int | None = None
-    return_scores: bool = False
+    Searches of a retriever that ``batches_well`` (see `gathering`) wait for the one that is under way and then go
+    together. Raises UserError for a token that cannot stand in a header.
+    """
+    check_token(token)
+    limits = limits or Limits()
+    monitor = Monitor(_COUNTED)
+    server = _SearchServer(gathering(retriever), limits, monitor)
+    described = _json(describe(limits, secured=bool(token)))
+    page, page_headers = load_page()
+
+    async def openapi(_: Request) -> Response:
+        return described
+
+    async def front_page(_: Request) -> Response:
+        return Response(page, headers=page_headers, media_type="text/html")
+
+    return Starlette(
+        routes=[
+            Route("/retrieve", server.retrieve, methods=["POST"]),
+            Route("/search", server.search, methods=["POST"]),
+            Route("/health", server.health, methods=["GET"]),
+            Route("/metrics", server.metrics, methods=["GET"]),
+            Route("/openapi.json", openapi, methods=["GET"]),
+            Route("/", front_page, methods=["GET"]),
+        ],
+        middleware=[Middleware(Gate, monitor=monitor, token=token, open_paths=OPEN_PATHS)],
+        exception_handlers={
+            HTTPException: _http_error,
+            SearchR1Error: server.search_error,
+            Exception: _unexpected_error,
+        },
+    )
 
 
-_query_decoder = msgspec.json.Decoder(_Query)
+def gathering(retriever: Retriever) -> Retriever:
+    """``retriever``, or around one whose attribute ``batches_well`` is True, what gathers its searches.
+
+    An engine says so where a batch of queries costs hardly more than one query, as dense ones do: there, queries that
+    arrive while a search is under way are better off in one next search together than in searches side by side.
+    """
+    return CoalescingRetriever(retriever, max_under_way=1) if getattr(retriever, "batches_well", False) else retriever
 
 
-def create_app(
-    retriever: Retriever,
-    *,
-    max_queries: int = 4096,
-    max_query_characters: int = 20_000,
-    max_topk: int = MAX_K,
-    default_topk: int = 3,
-) -> FastAPI:
-    """The ASGI application. A request above a limit is refused with 400 (413 for a body above 64 MB)."""
-    app = FastAPI(title="searchr1 retriever", docs_url=None, redoc_url=None, openapi_url=None)
+class _SearchServer:
+    """The pages that search."""
 
-    @app.post("/retrieve")
-    async def retrieve(request: Request) -> Response:
+    def __init__(self, retriever: Retriever, limits: Limits, monitor: Monitor) -> None:
+        self._retriever = retriever
+        self._limits = limits
+        self._monitor = monitor
+        self._under_way = 0
+
+    async def retrieve(self, request: Request) -> Response:
         # The raw body decoded by msgspec costs a third of what a validated model does; the checks are the same.
+        asked = _decoded(
+            _retrieve_decoder,
+            await read_body(request, self._limits),
+            '{"queries": [text, ...], "topk": number, "return_scores": true or false}',
+        )
+        topk = self._limits.default_topk if asked.topk is None else asked.topk
+        if refusal := self._limits.refusal(asked.queries, topk):
+            raise HTTPException(400, refusal)
+        found = await self._find(asked.queries, topk)
         try:
-            query = _query_decoder.decode(await _body(request))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise HTTPException(
-                400, f'expected {{"queries": [text, ...], "topk": number, "return_scores": true or false}}: {error}'
-            ) from error
-        topk = default_topk if query.topk is None else query.topk
-        _check(query.queries, topk, max_queries, max_query_characters, max_topk)
-        found = await search_distinct(retriever, query.queries, topk)
-        return _json({"result": [[_result(passage, query.return_scores) for passage in hits] for hits in found]})
+            return _json(_results(found, asked.return_scores))
+        except UnicodeEncodeError:  # lone surrogates in a passage: rare, so nobody else pays for looking
+            return _json(_results([list(map(cleaned, hits)) for hits in found], asked.return_scores))
 
-    @app.get("/health")
-    async def health() -> Response:
+    async def search(self, request: Request) -> Response:
+        asked = _decoded(
+            _search_decoder,
+            await read_body(request, self._limits),
+            '{"query": text, "offset": number, "limit": number}',
+        )
+        if refusal := self._limits.search_refusal(asked):
+            raise HTTPException(400, refusal)
+        end = asked.offset + asked.limit
+        (found,) = await self._find([asked.query], min(end + 1, self._limits.topk))
+        words = query_words(asked.query)
+        results = [
+            _found(rank, cleaned(passage), words)
+            for rank, passage in enumerate(found[asked.offset : end], start=asked.offset + 1)
+        ]
+        return _json(SearchResults(asked.query, asked.offset, asked.limit, len(found) > end, results))
+
+    async def health(self, _: Request) -> Response:
         try:
-            info = await retriever.info()
+            info = await self._retriever.info()
         except SearchUnavailable as error:
-            return _json({"kind": "", "corpus_hash": "", "passages": 0, "ready": False, "error": str(error)}, 503)
-        return _json({"kind": info.kind, "corpus_hash": info.corpus_hash, "passages": info.passages, "ready": True})
+            return _json(Health("", "", 0, False, str(error)), 503)
+        return _json(Health(info.kind, info.corpus_hash, info.passages, True))
 
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(SearchR1Error, _search_error)
-    app.add_exception_handler(Exception, _unexpected_error)
-    return app
+    async def metrics(self, _: Request) -> Response:
+        return Response(self._monitor.text(), headers={"content-type": CONTENT_TYPE})
+
+    async def search_error(self, _: Request, error: Exception) -> Response:
+        if isinstance(error, SearchUnavailable):
+            self._monitor.errors.inc()
+            return _json(Failure(str(error)), 503)
+        return _json(Failure(str(error)), 400)
+
+    async def _find(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        if self._under_way >= self._limits.under_way:
+            self._monitor.refused.inc()
+            raise HTTPException(
+                503,
+                f"busy: {self._under_way} searches are under way; try again in {_RETRY_AFTER} s",
+                {"retry-after": str(_RETRY_AFTER)},
+            )
+        self._under_way += 1
+        self._monitor.in_flight.inc()
+        self._monitor.queries.inc(len(queries))
+        try:
+            return await search_distinct(self._retriever, queries, k)
+        finally:
+            self._under_way -= 1
+            self._monitor.in_flight.dec()
 
 
 def serve(
-    app: FastAPI, *, host: str = "127.0.0.1", port: int = 8000, ready: Callable[[str], None] | None = None
+    app: ASGIApp,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    ready: Callable[[str], None] | None = None,
+    lifespan: bool = False,
 ) -> None:
-    """Serve until interrupted. ``ready`` is called with the URL once the port is ours (``port=0`` takes a free one).
+    """Serve until SIGINT or SIGTERM, then finish what is under way (`GRACE_SECONDS` at most) and return.
 
-    Raises UserError when the address cannot be had.
+    ``ready`` is called with the URL once the port is ours (``port=0`` takes a free one). Raises UserError when the
+    address cannot be had.
     """
     with listen(host, port) as listener:
         if ready is not None:
-            shown = f"[{host}]" if ":" in host else host
-            ready(f"http://{shown}:{listener.getsockname()[1]}")
-        server_of(app).run(sockets=[listener])
+            ready(url_of(listener, host))
+        server = server_of(app, lifespan=lifespan)
+        with _signals_end(server):
+            server.run(sockets=[listener])
 
 
-def server_of(app: FastAPI) -> uvicorn.Server:
+def server_of(app: ASGIApp, *, lifespan: bool = False) -> uvicorn.Server:
     """A uvicorn server for the app, to be run on a socket of `listen`."""
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none"))
+    return uvicorn.Server(uvicorn.Config(app, lifespan="on" if lifespan else "off", **SERVER_OPTIONS))
+
+
+SERVER_OPTIONS: dict[str, Any] = {
+    "log_level": "warning", "access_log": False, "ws": "none", "timeout_graceful_shutdown": GRACE_SECONDS,
+}  # fmt: skip
+"""Of every uvicorn server of ours."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -117,44 +239,69 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _check(queries: Sequence[str], topk: int, max_queries: int, max_characters: int, max_topk: int) -> None:
-    if len(queries) > max_queries:
-        raise HTTPException(400, f'"queries": expected at most {max_queries}, got {len(queries)}')
-    for place, query in enumerate(queries):
-        if len(query) > max_characters:
-            raise HTTPException(
-                400, f'"queries"[{place}]: expected at most {max_characters} characters, got {len(query)}'
-            )
-    if not 1 <= topk <= max_topk:
-        raise HTTPException(400, f'"topk": expected a number from 1 to {max_topk}, got {topk}')
+def url_of(listener: socket.socket, host: str) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
 
 
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise HTTPException(413, f"expected a body of at most {_MAX_BODY_BYTES} bytes")
-    return bytes(body)
+@contextmanager
+def _signals_end(server: uvicorn.Server) -> Iterator[None]:
+    """Being told to stop is no failure: uvicorn raises the signal again when it has stopped, and here it ends."""
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _result(passage: Passage, with_score: bool) -> dict[str, Any]:
-    document = {"id": passage.id, "contents": passage.contents, "title": passage.title, "text": passage.text}
-    return {"document": document, "score": passage.score} if with_score else document
+def _decoded(decoder: msgspec.json.Decoder[_Body], body: bytes, expected: str) -> _Body:
+    try:
+        return decoder.decode(body)
+    except _BROKEN_BODY as error:
+        raise HTTPException(400, f"expected {expected}: {error}") from error
 
 
-def _json(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+def _results(found: Sequence[Sequence[Passage]], with_scores: bool) -> dict[str, Any]:
+    def shown(passage: Passage) -> Document | ScoredDocument:
+        return ScoredDocument(document(passage), passage.score) if with_scores else document(passage)
+
+    return {"result": [[shown(passage) for passage in hits] for hits in found]}
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+def _found(rank: int, passage: Passage, words: frozenset[str]) -> Found:
+    return Found(
+        rank=rank,
+        id=passage.id,
+        title=passage.title,
+        title_matches=match_ranges(passage.title, words),
+        score=passage.score,
+        snippet=best_snippet(passage.text, words),
+        text=passage.text,
+    )
+
+
+def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(_encoder.encode(value), status, headers, media_type="application/json")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _json({"error": error.detail}, error.status_code)
-
-
-async def _search_error(_: Request, error: Exception) -> Response:
-    return _json({"error": str(error)}, 503 if isinstance(error, SearchUnavailable) else 400)
+    message, headers = error.detail, dict(error.headers or {})
+    if error.status_code == 404:
+        message = f"there is no such page; expected one of {', '.join(sorted(_COUNTED))}"
+    elif error.status_code == 405:
+        allowed = sorted(headers["Allow"].split(", "))
+        message, headers = f"expected {' or '.join(allowed)}, got {request.method}", {"Allow": ", ".join(allowed)}
+    return _json(Failure(message), error.status_code, headers)
 
 
 async def _unexpected_error(_: Request, error: Exception) -> Response:
-    return _json({"error": f"internal error: {type(error).__name__}"}, 500)
+    return _json(Failure(f"internal error: {type(error).__name__}"), 500)
