@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from searchr1.errors import UserError
+from searchr1.errors import SearchR1Error, UserError
 from searchr1.retrieval import bm25 as bm25_module
-from searchr1.retrieval.bm25 import Bm25, Bm25Retriever
+from searchr1.retrieval.bm25 import LANGUAGES, WITHOUT_STOP_WORDS, Bm25, Bm25Retriever
 from searchr1.retrieval.index import build_index, open_index
 
 
-def index(tmp_path: Path, rows: list[tuple[str, str]], **options: float) -> Bm25Retriever:
+def index(tmp_path: Path, rows: list[tuple[str, str]], **options: object) -> Bm25Retriever:
     corpus = tmp_path / "corpus.jsonl"
     lines = (json.dumps({"id": str(i), "title": title, "text": text}) for i, (title, text) in enumerate(rows))
     corpus.write_text("\n".join(lines))
@@ -98,6 +98,78 @@ def test_a_title_weight_out_of_range_is_refused(weight: float) -> None:
         Bm25(title_weight=weight)
 
 
+def test_english_text_is_analysed_as_ever() -> None:
+    text = "The Emperors of Taishō's ponies were running; it is not a fiancée's Straße No. 7"
+    expected = ["emperor", "taisho", "s", "poni", "were", "run", "fiance", "strass", "7"]
+    assert Bm25().analyzer().analyze(text) == [*expected[:7], "s", *expected[7:]]
+    assert Bm25(stem=False).terms(Bm25(stem=False).analyzer(), text)[:4] == ["emperors", "taisho", "s", "ponies"]
+    assert Bm25(stop_words=False).analyzer().analyze("It is of the") == ["it", "is", "of", "the"]
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "terms"),
+    [
+        ("german", "Für die schönen Häuser der Stadt", ["schon", "haus", "stadt"]),
+        ("french", "Les élèves étaient à l'école", ["elev", "ecol"]),
+        ("russian", "Каналы и реки", ["канал", "рек"]),
+        ("greek", "Οι πόλεις και τα νησιά", ["οι", "πολ", "κα", "τα", "νησ"]),
+        ("", "The Für élèves Каналы", ["the", "fur", "eleves", "каналы"]),
+        ("", "東京タワーは高い。 寿司", ["東京タワーは高い", "寿司"]),
+    ],
+)
+def test_a_language_has_its_own_stop_words_and_stems(language: str, text: str, terms: list[str]) -> None:
+    options = Bm25(language=language)
+    assert options.terms(options.analyzer(), text) == terms
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_every_language_has_what_it_is_said_to_have(language: str) -> None:
+    builder = bm25_module.tantivy.TextAnalyzerBuilder(bm25_module.tantivy.Tokenizer.simple())
+    if language in WITHOUT_STOP_WORDS:
+        with pytest.raises(ValueError, match="No builtin stop word list"):
+            builder.filter(bm25_module.tantivy.Filter.stopword(language))
+    assert Bm25(language=language).analyzer().analyze("x1") == ["x1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"language": "germen"},
+            "language: expected one that there is a stemmer for.*got 'germen'; did you mean 'german'",
+        ),
+        ({"language": "English"}, "did you mean 'english'"),
+        ({"tokens": "ngram"}, "an ngram has no stem and no english stop words; set language = ''"),
+    ],
+)
+def test_a_language_that_is_not_known_is_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Bm25(**options)  # type: ignore[arg-type]
+
+
+async def test_the_language_stays_with_the_index(tmp_path: Path) -> None:
+    retriever = index(tmp_path, [("Häuser", "Die Stadt"), ("Boote", "Das Meer")], language="german")
+    assert await ids(retriever, "das Haus") == ["0"]
+    assert await ids(retriever, "die") == []
+    plain = index(tmp_path, [("Häuser", "Die Stadt"), ("Boote", "Das Meer")], language="")
+    assert await ids(plain, "die Haus") == ["0"]  # by its stop word alone
+    assert await ids(plain, "hauser") == ["0"]
+    unstemmed = index(tmp_path, [("Dogs", "run"), ("Dog", "runs")], stem=False)
+    assert await ids(unstemmed, "dogs") == ["0"]
+
+
+async def test_ngrams_find_words_within_text_without_spaces(tmp_path: Path) -> None:
+    rows = [("東京", "日本の首都は東京である。"), ("大阪", "寿司が有名な都市。"), ("กรุงเทพ", "เมืองหลวงของไทย")]
+    words = index(tmp_path, rows, language="")
+    assert await ids(words, "首都") == []
+    grams = index(tmp_path, rows, language="", tokens="ngram")
+    assert await ids(grams, "首都") == ["0", "1"]  # both have 都, one has 首都
+    assert await ids(grams, "寿司はどこ") == ["1", "0"]
+    assert await ids(grams, "เมืองหลวง") == ["2"]
+    assert await ids(grams, "鮨") == []
+    assert await ids(grams, "。 !?") == []
+
+
 def test_fewer_passages_indexed_than_read_is_a_failed_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = bm25_module.tantivy.Index
 
@@ -112,6 +184,6 @@ def test_fewer_passages_indexed_than_read_is_a_failed_build(tmp_path: Path, monk
             return getattr(self._empty if name == "searcher" else self._index, name)
 
     monkeypatch.setattr(bm25_module.tantivy, "Index", Forgetful)
-    with pytest.raises(OSError, match="indexed 0 of 1 passages"):
+    with pytest.raises(SearchR1Error, match="indexed 0 of 1 passages; is the disk full"):
         index(tmp_path, [("Paris", "France")])
     assert not (tmp_path / "index").exists()

@@ -1,16 +1,22 @@
+import asyncio
+import ctypes
 import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from searchr1 import __version__
-from searchr1.errors import UserError
+from searchr1.errors import SearchR1Error, UserError
+from searchr1.retrieval import index as index_module
+from searchr1.retrieval import swap
 from searchr1.retrieval.bm25 import Bm25
 from searchr1.retrieval.corpus import corpus_hash
 from searchr1.retrieval.index import Manifest, build_index, open_index, read_manifest
@@ -45,7 +51,13 @@ async def test_the_manifest_says_what_was_indexed(corpus: Path, out: Path) -> No
         "passages": 2,
         "corpus_hash": corpus_hash(corpus),
         "corpus": "towns.jsonl",
-        "options": {"title_weight": 0.1},
+        "options": {
+            "title_weight": 0.1,
+            "language": "english",
+            "stem": True,
+            "stop_words": True,
+            "tokens": "word",
+        },
         "searchr1": __version__,
     }
     assert json.loads((out / "manifest.json").read_text()) == expected
@@ -69,6 +81,67 @@ def test_an_index_is_replaced_only_when_asked(corpus: Path, out: Path) -> None:
         build_index(corpus, out)
     corpus.write_text('{"id": "3", "title": "Oslo", "text": "A capital."}\n')
     assert build_index(corpus, out, overwrite=True).passages == read_manifest(out).passages == 1
+    assert siblings(out) == ["index"]
+
+
+async def test_an_index_of_before_the_options_opens_and_ranks_as_it_did(corpus: Path, out: Path) -> None:
+    build_index(corpus, out)
+    expected = await open_index(out).search(["the ports of tacoma", "town"], 2)
+    edit(out, options={"title_weight": 0.1})
+    assert await open_index(out).search(["the ports of tacoma", "town"], 2) == expected
+    assert expected[0][0].id == "1"
+
+
+@pytest.mark.parametrize("system_can_exchange", [True, False])
+def test_a_replaced_index_serves_who_has_it_open_and_leaves_nothing(
+    corpus: Path, out: Path, monkeypatch: pytest.MonkeyPatch, system_can_exchange: bool
+) -> None:
+    if not system_can_exchange:
+        monkeypatch.setattr(swap, "_exchange", lambda one, other: False)
+    build_index(corpus, out)
+    before = open_index(out)
+    corpus.write_text('{"id": "3", "title": "Oslo", "text": "A capital."}\n')
+    build_index(corpus, out, overwrite=True)
+    assert siblings(out) == ["index"]
+    assert "building.lock" not in siblings(out / "manifest.json")
+    assert [p.id for p in asyncio.run(before.search(["tacoma"], 1))[0]] == ["1"]
+    assert [p.id for p in asyncio.run(open_index(out).search(["oslo"], 1))[0]] == ["3"]
+
+
+def test_an_index_is_never_missing_while_it_is_replaced(corpus: Path, out: Path) -> None:
+    if not hasattr(ctypes.CDLL(None), "renameat2"):
+        pytest.skip("this system cannot exchange two folders in one step")
+    build_index(corpus, out)
+    stop = threading.Event()
+    missed: list[str] = []
+
+    def look() -> None:
+        while not stop.is_set():
+            if not (out / "manifest.json").exists():
+                missed.append("missing")
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(10):
+        build_index(corpus, out, overwrite=True)
+    stop.set()
+    watcher.join()
+    assert missed == []
+
+
+def test_who_waited_for_the_folder_does_not_replace_what_was_built_meanwhile(
+    corpus: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = index_module.scratch_folder
+
+    def late(path: Path, kept: str) -> AbstractContextManager[Path]:
+        monkeypatch.setattr(index_module, "scratch_folder", real)
+        build_index(corpus, out)
+        return real(path, kept)
+
+    monkeypatch.setattr(index_module, "scratch_folder", late)
+    with pytest.raises(UserError, match="holds an index already"):
+        build_index(corpus, out)
     assert siblings(out) == ["index"]
 
 
@@ -114,7 +187,8 @@ def test_a_build_that_fails_leaves_everything_as_it_was(
         raise failure
 
     monkeypatch.setattr(Bm25, "build", fail_at_the_end)
-    with pytest.raises(failure if isinstance(failure, type) else type(failure)):
+    told = KeyboardInterrupt if failure is KeyboardInterrupt else SearchR1Error
+    with pytest.raises(told, match=None if failure is KeyboardInterrupt else "No space left on device.*make room"):
         build_index(corpus, out, overwrite=overwrite)
     assert siblings(out) == before
     if overwrite:
@@ -126,6 +200,17 @@ def test_a_bad_row_in_the_middle_leaves_nothing(corpus: Path, out: Path) -> None
     with pytest.raises(UserError, match=r"towns\.jsonl:3: "):
         build_index(corpus, out)
     assert siblings(out) == []
+
+
+def test_an_error_that_is_not_the_disks_is_not_explained_away(
+    corpus: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Bm25, folder: Path, passages: Iterable[Passage]) -> None:
+        raise FileNotFoundError(2, "gone")
+
+    monkeypatch.setattr(Bm25, "build", fail)
+    with pytest.raises(FileNotFoundError):
+        build_index(corpus, out)
 
 
 def test_what_a_killed_build_left_is_removed(corpus: Path, out: Path) -> None:
@@ -200,7 +285,7 @@ def edit(out: Path, **changes: object) -> None:
         ({"format": "other"}, "not an index: its format is 'other'"),
         ({"format": None}, "not an index: its format is None"),
         ({"version": 2}, "expected index version 1, got 2; build it again, or use the searchr1 that wrote it"),
-        ({"kind": "dense9"}, "index kind 'dense9' is unknown; known: bm25"),
+        ({"kind": "bm52"}, "index kind 'bm52' is unknown; did you mean 'bm25'"),
         ({"passages": 3}, "expected 3 passages, got 2; build the index again"),
         ({"passages": "2"}, "manifest.json: broken: .*build the index again"),
         ({"corpus_hash": None}, "manifest.json: broken: .*corpus_hash.*build the index again"),

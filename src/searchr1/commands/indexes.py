@@ -1,4 +1,4 @@
-"""``index build``, ``index search`` and ``index eval``."""
+"""``index build``, ``add``, ``delete``, ``search`` and ``eval``."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from searchr1.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from searchr1.ports import Retriever
     from searchr1.retrieval.index import Backend, Estimate
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index folder.")]
+Corpus = Annotated[Path, typer.Argument(metavar="CORPUS", help="JSON lines, also gzipped: id, title, text.")]
+_SPEC = "An index folder, a URL, KIND:key=value or a .toml file."
 _RECALLS = {"answer_recall": "answer", "title_recall": "titles", "all_titles_recall": "all titles"}
 _SAMPLE = 2000
 _PLANNED_WITH = 64
 
 
 def build(
-    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="JSON lines, also gzipped: id, title, text.")],
+    corpus: Corpus,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.")],
     kind: Annotated[str, typer.Option("--kind", help="The kind of index.")] = "bm25",
     settings: Annotated[
@@ -57,8 +60,41 @@ def build(
     say(f"{out}: {built.passages:,} passages, {kind}, {size / 1e6:,.1f} MB, in {seconds:.1f} s")
 
 
-def search(
+def add(folder: Folder, corpus: Corpus) -> None:
+    """Add passages to an index; ids that are in it already get the new passage. Searches may go on meanwhile."""
+    from searchr1.retrieval.update import add_passages
+
+    started = time.perf_counter()
+    with progress("indexing", "passages") as advance:
+        updated = add_passages(folder, corpus, advance)
+    seconds = time.perf_counter() - started
+    say(
+        f"{folder}: {updated.added:,} added, {updated.replaced:,} replaced; {updated.manifest.passages:,} passages, "
+        f"in {seconds:.1f} s"
+    )
+
+
+def delete(
     folder: Folder,
+    ids: Annotated[list[str] | None, typer.Option("--id", metavar="ID", help="An id; may be repeated.")] = None,
+    file: Annotated[Path | None, typer.Option("--ids", metavar="FILE", help="A file with an id a line.")] = None,
+) -> None:
+    """Delete passages from an index. Searches may go on meanwhile."""
+    from searchr1.retrieval.update import delete_passages
+
+    wanted = [*(ids or []), *(_lines(file) if file else [])]
+    if not wanted:
+        raise UserError("expected ids of passages: --id ID, or --ids FILE with an id a line")
+    started = time.perf_counter()
+    updated = delete_passages(folder, wanted)
+    unknown = updated.unknown
+    told = f", {len(unknown):,} not found ({', '.join(unknown[:3])}{', ...' if unknown[3:] else ''})" if unknown else ""
+    left, seconds = updated.manifest.passages, time.perf_counter() - started
+    say(f"{folder}: {updated.deleted:,} deleted{visible(told)}; {left:,} passages, in {seconds:.1f} s")
+
+
+def search(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=_SPEC)],
     query: Annotated[str, typer.Argument(metavar="QUERY")],
     k: Annotated[int, typer.Option("-k", help="Passages to show.")] = 3,
     as_json: Json = False,
@@ -67,9 +103,7 @@ def search(
     from rich.padding import Padding
     from rich.text import Text
 
-    from searchr1.retrieval.index import open_index
-
-    [found] = asyncio.run(open_index(folder).search([query], k))
+    [found] = asyncio.run(_opened(spec).search([query], k))
     if as_json:
         print_json([{"id": p.id, "title": p.title, "text": p.text, "score": p.score} for p in found])
         return
@@ -81,7 +115,7 @@ def search(
 
 
 def evaluate(
-    folder: Annotated[list[str], typer.Argument(metavar="DIR", help="An index folder, or the URL of a server.")],
+    given: Annotated[list[str], typer.Argument(metavar="SPEC", help=_SPEC)],
     data: Annotated[list[str], typer.Option("--data", metavar="FILE...", help="Question files.")],
     k: Annotated[list[int] | None, typer.Option("-k", help="Passages that count; may be repeated. [3 5 10]")] = None,
     as_json: Json = False,
@@ -91,7 +125,7 @@ def evaluate(
     from searchr1.retrieval.spec import open_retriever
     from searchr1.sources import check_reachable, load_questions
 
-    spec, *more = folder
+    spec, *more = given
     questions = load_questions([*data, *more])
     check_reachable(spec)
     with progress("searching", "questions") as advance:
@@ -100,6 +134,16 @@ def evaluate(
         print_json(result)
     else:
         stdout().print(_recall_table(result))
+
+
+def _opened(spec: str) -> Retriever:
+    """What reads as a path is taken for an index folder, so that a wrong one is told what makes a right one."""
+    from searchr1.retrieval import BACKENDS, SEARCH_ENGINES
+    from searchr1.retrieval.index import open_index
+    from searchr1.retrieval.spec import open_retriever
+
+    described = ":" in spec or spec.endswith(".toml") or spec in {*SEARCH_ENGINES, *BACKENDS}
+    return open_retriever(spec) if described else open_index(spec)
 
 
 def _recall_table(result: dict[str, Any]) -> Table:
@@ -114,6 +158,13 @@ def _recall_table(result: dict[str, Any]) -> Table:
             name, *(f"{percent(c['value'])} [{100 * c['ci_low']:.1f}, {100 * c['ci_high']:.1f}]" for c in cells)
         )
     return shown
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--ids {file}: expected a text file with an id a line: {error}") from error
 
 
 def _setting(text: str) -> tuple[str, Any]:

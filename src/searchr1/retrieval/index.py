@@ -3,17 +3,14 @@
 manifest.json       {"format": "searchr1-index", "version": 1, "kind": "bm25", "passages": 61668, "corpus_hash": ...}
 passages.jsonl      the passages (see `searchr1.retrieval.store`)
 passages.offsets
+deleted.rows        only after an update (see `searchr1.retrieval.update`)
 tantivy/ ...        whatever the backend keeps
 """
 
 from __future__ import annotations
 
-import fcntl
 import importlib
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
@@ -27,6 +24,7 @@ from searchr1.retrieval import BACKENDS
 from searchr1.retrieval.corpus import Progress, read_corpus
 from searchr1.retrieval.options import build_options
 from searchr1.retrieval.store import OFFSETS_FILE, CorpusStore, CorpusWriter
+from searchr1.retrieval.swap import link_files, move_into_place, restore, scratch_folder, writing
 from searchr1.types import Passage
 
 FORMAT = "searchr1-index"
@@ -34,7 +32,6 @@ VERSION = 1
 MANIFEST_FILE = "manifest.json"
 KEPT = "kept"
 """The folder within an index of what a later build may use again."""
-_LOCK_FILE = "building.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +113,18 @@ def build_index(
     The folder appears complete or not at all: everything is written to a sibling that is renamed at the end and
     removed if anything fails; what a killed build left there is removed by the next. Raises UserError for an unknown
     kind or option, a bad corpus (`read_corpus`), an ``out`` that is something else than an index, or that is an index
-    while ``overwrite`` is False, and for a second build of the same folder at the same moment.
+    while ``overwrite`` is False, and for a second build of the same folder at the same moment; SearchR1Error for a
+    full disk.
     """
     corpus_path, out = Path(corpus_path), Path(out)
+    out = out if out.name else out.resolve()
     chosen = dict(options or {})
     backend = load_backend(kind, chosen)
     _check_target(out, overwrite)
-    with _scratch_folder(out) as scratch:
-        _carry_over(out / KEPT, scratch / KEPT)
+    with writing(out), scratch_folder(out, KEPT) as scratch:
+        _check_target(out, overwrite)  # once more: it may have been built before the folder was ours
+        if (out / KEPT).is_dir():
+            link_files(out / KEPT, scratch / KEPT)
         with CorpusWriter(None if backend.remote else scratch) as writer:
             backend.build(scratch, _Passages(corpus_path, writer, progress))
         manifest = Manifest(
@@ -136,8 +137,8 @@ def build_index(
             options=asdict(cast(Any, backend)),
             searchr1=__version__,
         )
-        (scratch / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-        _move_into_place(scratch, out)
+        write_manifest(scratch, manifest)
+        move_into_place(scratch, out)
     return manifest
 
 
@@ -191,77 +192,28 @@ def load_backend(kind: str, options: Mapping[str, Any]) -> Backend:
     return backend
 
 
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
 def _check_target(out: Path, overwrite: bool) -> None:
-    _restore(out)
+    restore(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not ((out / MANIFEST_FILE).is_file() and (out / OFFSETS_FILE).is_file()):
+    if not _is_index(out):
         raise UserError(f"{out}: expected a new folder or an index, and this is neither; choose another --out")
     if not overwrite:
         raise UserError(f"{out}: holds an index already; pass --overwrite to replace it, or choose another --out")
 
 
-@contextmanager
-def _scratch_folder(out: Path) -> Iterator[Path]:
-    """An empty sibling of ``out`` that no other process builds in; gone afterwards, renamed or not."""
-    scratch = out.with_name(f".{out.name}.building")
+def _is_index(folder: Path) -> bool:
+    """Also a damaged one; but no folder that has some ``manifest.json`` of its own."""
+    if not (folder / MANIFEST_FILE).is_file():
+        return False
+    if (folder / OFFSETS_FILE).is_file():
+        return True
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot make this folder: {error.strerror}; choose another --out") from error
-    with (scratch / _LOCK_FILE).open("w") as lock:
-        try:
-            # Freed by the system when a build dies, however it dies.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{out}: another process is building this index; wait for it to end") from error
-        _clear(scratch)
-        try:
-            yield scratch
-        finally:
-            if scratch.is_dir() and any((scratch / KEPT).glob("*")):  # what is dear waits for the next try
-                _clear(scratch)
-            else:
-                shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _clear(scratch: Path) -> None:
-    for leftover in scratch.iterdir():
-        if leftover.name not in (_LOCK_FILE, KEPT):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-
-
-def _carry_over(kept: Path, into: Path) -> None:
-    """Hard links (or copies) of what the index that is to be replaced has kept; it stays whole until then."""
-    if not kept.is_dir():
-        return
-    into.mkdir(exist_ok=True)
-    for file in kept.iterdir():
-        if not (into / file.name).exists():
-            try:
-                os.link(file, into / file.name)
-            except OSError:  # a file system without links
-                shutil.copy2(file, into / file.name)
-
-
-def _move_into_place(scratch: Path, out: Path) -> None:
-    replaced = _replaced(out)
-    if out.exists() and any(out.iterdir()):
-        os.rename(out, replaced)
-    os.rename(scratch, out)  # also takes the place of an empty folder
-    (out / _LOCK_FILE).unlink()  # not before: another build must find either the lock or no folder
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _restore(out: Path) -> None:
-    """Undo a replacement that was cut off between its two renames; drop what a finished one left."""
-    replaced = _replaced(out)
-    if replaced.is_dir():
-        if out.exists():
-            shutil.rmtree(replaced)
-        else:
-            os.rename(replaced, out)
-
-
-def _replaced(out: Path) -> Path:
-    return out.with_name(f".{out.name}.replaced")
+        read_manifest(folder)  # all that a remote kind keeps in its folder
+    except UserError:
+        return False
+    return True
