@@ -15,6 +15,7 @@ from searchr1.agents import build_agent
 from searchr1.agents.budget import Budget
 from searchr1.config import EngineTable, Recipe
 from searchr1.errors import UserError
+from searchr1.machine import usable_cores
 from searchr1.ports import Agent, Dialogue, Engine, Retriever, Tokenizer
 from searchr1.protocols import build_protocol
 from searchr1.sources import check_sources, open_sources
@@ -133,7 +134,7 @@ def prepare_torch(engine: EngineTable) -> str:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     import torch
 
-    torch.set_num_threads(engine.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(engine.threads or usable_cores())
     torch.use_deterministic_algorithms(engine.deterministic, warn_only=True)
     found = "cuda" if torch.cuda.is_available() else "cpu"
     device = found if engine.device == "auto" else engine.device

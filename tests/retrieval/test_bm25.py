@@ -187,3 +187,22 @@ def test_fewer_passages_indexed_than_read_is_a_failed_build(tmp_path: Path, monk
     with pytest.raises(SearchR1Error, match="indexed 0 of 1 passages; is the disk full"):
         index(tmp_path, [("Paris", "France")])
     assert not (tmp_path / "index").exists()
+
+
+async def test_a_large_batch_is_shared_among_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "corpus.jsonl").write_text(
+        "".join(f'{{"id": "{i}", "title": "page {i}", "text": "word{i} and nothing else"}}\n' for i in range(300))
+    )
+    build_index(tmp_path / "corpus.jsonl", tmp_path / "index")
+    retriever = open_index(tmp_path / "index")
+    assert isinstance(retriever, Bm25Retriever)
+    shares: list[int] = []
+    search = retriever._search
+    monkeypatch.setattr(retriever, "_search", lambda queries, k: shares.append(len(queries)) or search(queries, k))
+    monkeypatch.setattr("searchr1.retrieval.bm25.usable_cores", lambda: 3)
+    found = await retriever.search([f"word{i}" for i in range(300)], 1)
+    assert [hits[0].id for hits in found] == [str(i) for i in range(300)]
+    assert sorted(shares) == [100, 100, 100]
+    shares.clear()
+    await retriever.search(["word1"] * 64, 1)
+    assert shares == [64]

@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias, cast
 
 import tantivy
 
 from searchr1.errors import SearchR1Error, UserError, nearest
+from searchr1.machine import usable_cores
 from searchr1.ports import RetrieverInfo
 from searchr1.retrieval.index import Estimate, Plan, open_store
 from searchr1.retrieval.queries import check_k, clean
@@ -42,6 +44,7 @@ _DISK_FACTOR = 1.3  # of the text: the stored passages and the postings, as meas
 _DISK_FACTOR_NGRAM = 3.2  # of random Chinese characters; 1.5 of English
 _TIE_MARGIN = 2
 _REMEMBERED_TERMS = 16_384
+_LEAST_SHARE = 64  # queries, below which a thread of their own does not pay
 # Scores are sums of 32-bit floats whose last bits depend on how the index is cut into segments. Rounded, equal matches
 # are ties wherever they lie, and two builds of one corpus rank alike.
 _SCORE_DIGITS = 4
@@ -178,8 +181,8 @@ class Bm25:
 class Bm25Retriever:
     """Finds the passages that share words with the query; a query without a word finds nothing.
 
-    Any text is a query: it is analysed into terms, never parsed. Ties are broken by row number. A batch is searched in
-    a worker thread (tantivy releases the GIL), so the event loop stays free.
+    Any text is a query: it is analysed into terms, never parsed. Ties are broken by row number. Searching happens in
+    worker threads (tantivy releases the GIL), so the event loop stays free and a large batch takes every core.
     """
 
     def __init__(self, searcher: tantivy.Searcher, store: CorpusStore, info: RetrieverInfo, options: Bm25) -> None:
@@ -196,10 +199,16 @@ class Bm25Retriever:
         check_k(k)
         if not queries:
             return []
-        return await asyncio.to_thread(lambda: [self._passages(query, k) for query in queries])
+        size = max(_LEAST_SHARE, -(-len(queries) // usable_cores()))
+        shares = [queries[start : start + size] for start in range(0, len(queries), size)]
+        found = await asyncio.gather(*(asyncio.to_thread(self._search, share, k) for share in shares))
+        return list(chain.from_iterable(found))
 
     async def info(self) -> RetrieverInfo:
         return self._info
+
+    def _search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        return [self._passages(query, k) for query in queries]
 
     def _passages(self, text: str, k: int) -> list[Passage]:
         terms = self._options.terms(self._analyzer, text)
