@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "searchr1"
 
 LEVELS = {
     # L0: the shared vocabulary; standard library only
-    "types": 0, "ports": 0, "errors": 0, "seeds": 0,
+    "types": 0, "ports": 0, "errors": 0, "seeds": 0, "machine": 0,
     # L1: pure parts that know nothing of each other
     "protocols": 1, "rewards": 1, "algorithms": 1, "tokenization": 1,
     # L2: what touches models, indexes and files
@@ -34,15 +34,44 @@ REPORT_READS = {"run", "run_files", "types", "errors"}
 MAX_LINES, MAX_FUNCTION_LINES = 400, 60
 
 HEAVY = {
-    "torch": {"algorithms", "engines", "training", "assemble", "train", "benchmarks"},
-    "transformers": {"engines", "training", "tokenization", "benchmarks"},
-    "safetensors": {"engines", "training"},
+    "torch": {
+        "algorithms",
+        "engines",
+        "training",
+        "assemble",
+        "train",
+        "benchmarks",
+        "retrieval.rerank",
+        "retrieval.dense.runtimes",
+    },
+    "transformers": {
+        "engines",
+        "training",
+        "tokenization",
+        "benchmarks",
+        "retrieval.rerank",
+        "retrieval.dense.runtimes",
+    },
+    "sentence_transformers": {"retrieval.rerank", "retrieval.dense.runtimes"},
+    "faiss": {"retrieval.dense.layouts", "benchmarks"},
+    "onnxruntime": {"retrieval.dense.runtimes"},
+    "safetensors": {"engines", "training", "retrieval.dense.runtimes"},
     "tantivy": {"retrieval.bm25", "benchmarks"},
-    "fastapi": {"retrieval.server"},
-    "uvicorn": {"retrieval.server"},
-    "httpx": {"retrieval.client", "retrieval.host"},
-    "pydantic": {"config"},
+    "starlette": {"retrieval.server", "retrieval.gate", "retrieval.workers", "retrieval.mcp"},
+    "uvicorn": {"retrieval.server", "retrieval.workers", "benchmarks"},
+    "mcp": {"retrieval.mcp"},
+    "httpx": {
+        "retrieval.client",
+        "retrieval.host",
+        "retrieval.online",
+        "retrieval.pages",
+        "retrieval.simulated",
+        "retrieval.web",
+    },
+    "pydantic": {"config", "benchmarks"},
     "pyarrow": {"data.parquet"},
+    "trafilatura": {"retrieval.pages"},
+    "qdrant_client": {"retrieval.qdrant"},
 }
 """Where each heavy library may be imported, at the top or inside a function: a unit, or one module of it."""
 

@@ -54,15 +54,17 @@ app.command()(evaluation.score)
 app.command()(asking.ask)
 app.command()(reporting.report)
 
-_index = _group("Build, search and measure indexes.")
+_index = _group("Build, change, search and measure indexes.")
 _index.command("build")(indexes.build)
+_index.command("add")(indexes.add)
+_index.command("delete")(indexes.delete)
 _index.command("search")(indexes.search)
 _index.command("eval")(indexes.evaluate)
 app.add_typer(_index, name="index")
 
 _serve = _group("Servers.")
-_serve.callback()(lambda: None)  # a group, though it has one command
 _serve.command("retriever")(serving.retriever)
+_serve.command("mcp")(serving.mcp)
 app.add_typer(_serve, name="serve")
 
 _data = _group("Questions and passages.")
@@ -71,8 +73,8 @@ _data.command("atlas")(data.atlas)
 app.add_typer(_data, name="data")
 
 _bench = _group("Performance, each figure beside its peer in the same run.")
-_bench.callback()(lambda: None)
 _bench.command("rollout")(bench.rollout)
+_bench.command("retrieval")(bench.retrieval)
 app.add_typer(_bench, name="bench")
 
 

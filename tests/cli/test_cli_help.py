@@ -12,6 +12,7 @@ import pytest
 COMMANDS = [
     [], ["demo"], ["train"], ["eval"], ["compare"], ["ask"], ["score"], ["report"], ["index"], ["index", "build"],
     ["index", "search"], ["index", "eval"], ["serve", "retriever"], ["data", "atlas"], ["bench", "rollout"],
+    ["bench", "retrieval"],
 ]  # fmt: skip
 
 
