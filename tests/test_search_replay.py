@@ -23,7 +23,7 @@ from searchr1.commands.running import FREE
 from searchr1.config import load_recipe
 from searchr1.errors import SearchBudgetSpent, UserError
 from searchr1.retrieval.index import build_index, open_index
-from searchr1.retrieval.server import create_app, listen, server_of
+from searchr1.retrieval.serving.server import create_app, listen, server_of
 from searchr1.run import RunFolder
 from searchr1.sources import atlas_folder
 from searchr1.train import Silent, Trainer
@@ -181,7 +181,7 @@ def free_port() -> int:
 SERVER = """
 import sys
 from searchr1.retrieval.index import open_index
-from searchr1.retrieval.server import create_app, serve
+from searchr1.retrieval.serving.server import create_app, serve
 
 serve(create_app(open_index(sys.argv[1])), port=int(sys.argv[2]), ready=lambda url: print(url, flush=True))
 """

@@ -13,14 +13,14 @@ import httpx
 import numpy as np
 import pytest
 
-from searchr1.benchmarks import retrieval, retrieval_growth, retrieval_lexical, retrieval_serving, retrieval_systems
-from searchr1.benchmarks.retrieval_base import Options, cpu_seconds, family, row, status_mb
-from searchr1.benchmarks.retrieval_client import Job, percentile
-from searchr1.benchmarks.retrieval_client import run as run_job
-from searchr1.benchmarks.retrieval_corpora import Library, recombine
-from searchr1.benchmarks.retrieval_growth import WIKIPEDIA, fit
-from searchr1.benchmarks.retrieval_lexical import Bench, Searched
-from searchr1.benchmarks.retrieval_worker import Worker
+from searchr1.benchmarks.retrieval import growth, lexical, serving, systems
+from searchr1.benchmarks.retrieval.base import Options, cpu_seconds, family, row, status_mb
+from searchr1.benchmarks.retrieval.client import Job, percentile
+from searchr1.benchmarks.retrieval.client import run as run_job
+from searchr1.benchmarks.retrieval.corpora import Library, recombine
+from searchr1.benchmarks.retrieval.growth import WIKIPEDIA, fit
+from searchr1.benchmarks.retrieval.lexical import Bench, Searched
+from searchr1.benchmarks.retrieval.worker import Worker
 from searchr1.errors import SearchR1Error, UserError
 from searchr1.retrieval.corpus import read_corpus
 from searchr1.retrieval.index import build_index, open_index
@@ -107,7 +107,7 @@ def test_bm25_and_build_beside_bm25s(
     for module in ("bm25s", "numba", "Stemmer"):
         pytest.importorskip(module, reason="needs the extra `bench`")
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # compiling takes ten seconds
-    rows = retrieval.bench_retrieval(options(peers=("bm25s",)))
+    rows = bench.bench_retrieval(options(peers=("bm25s",)))
     check(rows)
     assert {row["peer"].split(",")[0] for row in rows} == {"bm25s (numba"}
     assert [(row["figure"], row["unit"]) for row in rows] == [
@@ -128,8 +128,8 @@ def test_a_worker_searches_what_it_built(options: Callable[..., Options]) -> Non
     corpus = bench.corpus(PASSAGES)
     folder, [query] = bench.index(corpus, "ours"), bench.library.questions(PASSAGES, 1)
     with bench.worker("ours") as worker:
-        worker.ask("open", folder=str(folder), query=query, k=10, way=retrieval_systems.TEXT)
-        answer = worker.ask("search", queries=[query, query], k=10, way=retrieval_systems.TEXT)
+        worker.ask("open", folder=str(folder), query=query, k=10, way=systems.TEXT)
+        answer = worker.ask("search", queries=[query, query], k=10, way=systems.TEXT)
     [expected] = asyncio.run(open_index(folder).search([query], 10))
     assert answer["first"] == [[[passage.id, passage.score] for passage in expected]]
     assert answer["found"] == 2 * len(expected)
@@ -139,7 +139,7 @@ def test_a_worker_searches_what_it_built(options: Callable[..., Options]) -> Non
 def test_a_worker_that_dies_is_an_error(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with Worker("ours", None, log) as worker, pytest.raises(SearchR1Error, match=f"it said why in {log}"):
-        worker.ask("open", folder=str(tmp_path / "none"), query="", k=1, way=retrieval_systems.TEXT)
+        worker.ask("open", folder=str(tmp_path / "none"), query="", k=1, way=systems.TEXT)
     assert "UserError" in log.read_text()
 
 
@@ -162,7 +162,7 @@ def test_wrong_options_are_refused(options: Callable[..., Options]) -> None:
         (["growth"], {"passages": (200, 300)}, "growth: expected at least 3 sizes, got 2"),
     ):
         with pytest.raises(UserError, match=message):
-            retrieval.bench_retrieval(options(**changes), figures)
+            bench.bench_retrieval(options(**changes), figures)
 
 
 # Growth
@@ -176,9 +176,9 @@ def test_growth_fits_and_extrapolates(options: Callable[..., Options], monkeypat
 
     pyplot = pytest.importorskip("matplotlib", reason="needs the extra `bench`")
     assert pyplot
-    monkeypatch.setattr(retrieval_lexical.Bench, "searched", searched)
+    monkeypatch.setattr(lexical.Bench, "searched", searched)
     plot = options().work / "growth.svg"
-    rows = retrieval_growth.figure_growth(Bench(options(passages=(100, 200, 400), plot=plot)))
+    rows = growth.figure_growth(Bench(options(passages=(100, 200, 400), plot=plot)))
     check(rows)
     found = {row["figure"]: (row["ours"], row["theirs"]) for row in rows}
     assert found["growth, processor time, 200 generated passages"] == (0.2, 0.4)
@@ -203,7 +203,7 @@ def test_a_power_law_is_found_in_noise() -> None:
 def test_dense_at_equal_recall(options: Callable[..., Options], said: list[str]) -> None:
     for module in ("faiss", "hnswlib"):
         pytest.importorskip(module, reason="needs the extra `bench`")
-    rows = retrieval.bench_retrieval(options(passages=(600,)), ["dense"])
+    rows = bench.bench_retrieval(options(passages=(600,)), ["dense"])
     check(rows)
     units = [(row["figure"].split(" ")[1].strip(","), row["peer"].split(" ")[0], row["unit"]) for row in rows]
     assert units[:4] == [
@@ -223,7 +223,7 @@ def test_dense_is_skipped_without_faiss(
     options: Callable[..., Options], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert retrieval.bench_retrieval(options(), ["dense"]) == []
+    assert bench.bench_retrieval(options(), ["dense"]) == []
     assert "dense: skipped, faiss is not installed: pip install 'searchr1[bench]'" in said
 
 
@@ -232,10 +232,10 @@ def test_dense_is_skipped_without_faiss(
 
 def test_server_and_burst_beside_the_standin(options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fastapi", reason="needs the extra `bench`")
-    monkeypatch.setattr(retrieval_serving, "BATCHES", {1: 20, 8: 5})
-    monkeypatch.setattr(retrieval_serving, "BURST", 60)
-    monkeypatch.setattr(retrieval_serving, "WARM_UP", 60)
-    rows = retrieval.bench_retrieval(options(), ["server", "burst"])
+    monkeypatch.setattr(serving, "BATCHES", {1: 20, 8: 5})
+    monkeypatch.setattr(serving, "BURST", 60)
+    monkeypatch.setattr(serving, "WARM_UP", 60)
+    rows = bench.bench_retrieval(options(), ["server", "burst"])
     check(rows)
     assert {row["peer"] for row in rows} == {"FastAPI, one by one, same index"}
     assert [(row["figure"], row["unit"]) for row in rows[:4]] == [
@@ -250,8 +250,8 @@ def test_server_and_burst_beside_the_standin(options: Callable[..., Options], mo
 
 async def test_the_standin_answers_as_ours_does(options: Callable[..., Options]) -> None:
     pytest.importorskip("fastapi", reason="needs the extra `bench`")
-    from searchr1.benchmarks.retrieval_standin import create_standin, search_ours
-    from searchr1.retrieval.server import create_app
+    from searchr1.benchmarks.retrieval.standin import create_standin, search_ours
+    from searchr1.retrieval.serving.server import create_app
 
     bench = Bench(options())
     folder = bench.index(bench.corpus(PASSAGES), "ours")
@@ -293,7 +293,7 @@ def test_a_server_that_does_not_start_is_an_error(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with (
         pytest.raises(SearchR1Error, match=f"ours did not start; it said why in {log}"),
-        retrieval_serving.serving("ours", ["searchr1.cli", "serve", "retriever", str(tmp_path / "none")], log),
+        serving.serving("ours", ["searchr1.cli", "serve", "retriever", str(tmp_path / "none")], log),
     ):
         pass
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from searchr1.retrieval import server
+from searchr1.retrieval.serving import server
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -111,7 +111,7 @@ def test_mcp_over_http_says_where(searchr1: Any, index: Path, never_serving: lis
 
 
 def test_mcp_without_its_library_names_the_extra(searchr1: Any, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "searchr1.retrieval.mcp", raising=False)
+    monkeypatch.delitem(sys.modules, "searchr1.retrieval.serving.mcp", raising=False)
     for name in ("mcp", "mcp.server.lowlevel"):
         monkeypatch.setitem(sys.modules, name, None)
     result = searchr1("serve", "mcp", index)

@@ -16,7 +16,7 @@ from searchr1.ports import RetrieverInfo
 from searchr1.retrieval.client import HttpRetriever
 from searchr1.retrieval.dictionary import DictionaryRetriever
 from searchr1.retrieval.policy import Policy
-from searchr1.retrieval.server import create_app, listen, server_of
+from searchr1.retrieval.serving.server import create_app, listen, server_of
 from searchr1.types import Passage
 
 HIT = {"document": {"id": "1", "contents": '"Dune"\nA novel.'}, "score": 2.5}

@@ -52,7 +52,6 @@ class BackwardsRetriever:
 @pytest.fixture(autouse=True)
 def backwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "backwards", f"{__name__}:Backwards")
-    monkeypatch.setitem(BACKENDS, "hybrid", "searchr1.retrieval.hybrid:Hybrid")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from searchr1.errors import SearchUnavailable
 from searchr1.retrieval.dictionary import DictionaryRetriever
-from searchr1.retrieval.server import create_app, listen, server_of
+from searchr1.retrieval.serving.server import create_app, listen, server_of
 from searchr1.types import Passage
 
 pytest.importorskip("mcp", reason="needs the extra mcp")
@@ -110,7 +110,7 @@ def test_stdout_carries_the_protocol_and_nothing_else() -> None:
 async def test_wrong_arguments_are_an_error_of_the_tool(arguments: dict[str, Any] | None, message: str) -> None:
     from mcp.client.client import Client
 
-    from searchr1.retrieval.mcp import create_server
+    from searchr1.retrieval.serving.mcp import create_server
 
     retriever = DictionaryRetriever({}, PASSAGES)
     async with Client(create_server(retriever)) as client:
@@ -125,7 +125,7 @@ async def test_wrong_arguments_are_an_error_of_the_tool(arguments: dict[str, Any
 async def test_both_ages_of_the_protocol(mode: str) -> None:
     from mcp.client.client import Client
 
-    from searchr1.retrieval.mcp import create_server
+    from searchr1.retrieval.serving.mcp import create_server
 
     async with Client(create_server(DictionaryRetriever({"nothing": []}, PASSAGES)), mode=mode) as client:
         assert [passage["id"] for passage in (await search(client, "dune")).structured_content["passages"]] == [
@@ -144,7 +144,7 @@ async def search(client: Any, query: str) -> Any:
 async def test_a_passage_that_is_no_unicode_and_a_search_that_fails() -> None:
     from mcp.client.client import Client
 
-    from searchr1.retrieval.mcp import create_server
+    from searchr1.retrieval.serving.mcp import create_server
 
     class Down(DictionaryRetriever):
         async def search(self, queries: Any, k: int) -> list[list[Passage]]:
@@ -164,7 +164,7 @@ async def test_a_passage_that_is_no_unicode_and_a_search_that_fails() -> None:
 async def test_over_http() -> None:
     from mcp.client.client import Client
 
-    from searchr1.retrieval.mcp import create_server, http_app
+    from searchr1.retrieval.serving.mcp import create_server, http_app
 
     app = http_app(create_server(DictionaryRetriever({}, PASSAGES)), "127.0.0.1")
     with listen("127.0.0.1", 0) as listener:

@@ -17,10 +17,10 @@ from opensearch_stub import Fault, Stub
 
 from searchr1.errors import SearchUnavailable, UserError
 from searchr1.ports import RetrieverInfo
-from searchr1.retrieval import cluster
-from searchr1.retrieval.cluster import Mark, check_free, check_same, read_mark
+from searchr1.retrieval.clusters import common as cluster
+from searchr1.retrieval.clusters.common import Mark, check_free, check_same, read_mark
+from searchr1.retrieval.clusters.opensearch import OpenSearch, OpenSearchIndex
 from searchr1.retrieval.index import build_index, open_index, read_manifest
-from searchr1.retrieval.opensearch import OpenSearch, OpenSearchIndex
 from searchr1.retrieval.policy import Policy
 from searchr1.retrieval.spec import check_retriever, open_retriever
 from searchr1.types import Passage

@@ -12,7 +12,7 @@ from searchr1.ports import RetrieverInfo
 from searchr1.retrieval.client import HttpRetriever
 from searchr1.retrieval.policy import Policy
 from searchr1.retrieval.pool import PoolRetriever
-from searchr1.retrieval.server import create_app, listen, server_of
+from searchr1.retrieval.serving.server import create_app, listen, server_of
 from searchr1.retrieval.spec import check_retriever, is_server, open_retriever
 from searchr1.types import Passage
 

@@ -11,14 +11,14 @@ from hash_encoder import HashEncoder
 
 from searchr1.errors import SearchUnavailable, UserError
 from searchr1.ports import RetrieverInfo
-from searchr1.retrieval import cluster
+from searchr1.retrieval.clusters import common as cluster
 from searchr1.retrieval.index import build_index, open_index, read_manifest
 from searchr1.retrieval.spec import check_retriever, open_retriever
 from searchr1.types import Passage
 
 pytest.importorskip("qdrant_client", reason="needs the extra qdrant")
-from searchr1.retrieval import qdrant
-from searchr1.retrieval.qdrant import QdrantIndex
+from searchr1.retrieval.clusters import qdrant
+from searchr1.retrieval.clusters.qdrant import QdrantIndex
 
 PASSAGES = [
     Passage("d0", "Dune", "Dune is a science fiction novel by Frank Herbert."),

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from searchr1.errors import SearchUnavailable, UserError
 from searchr1.ports import Retriever, RetrieverInfo
-from searchr1.retrieval import server as server_module
 from searchr1.retrieval.dictionary import DictionaryRetriever
-from searchr1.retrieval.server import create_app, listen, serve
-from searchr1.retrieval.wire import Limits
+from searchr1.retrieval.serving import server as server_module
+from searchr1.retrieval.serving.server import create_app, listen, serve
+from searchr1.retrieval.serving.wire import Limits
 from searchr1.types import Passage
 
 DUNE = Passage("1", "Dune", "A novel.", 2.5)

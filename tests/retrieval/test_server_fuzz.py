@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from searchr1.retrieval.dictionary import DictionaryRetriever
-from searchr1.retrieval.server import create_app
+from searchr1.retrieval.serving.server import create_app
 from searchr1.types import Passage
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")

@@ -15,8 +15,8 @@ from searchr1.ports import Retriever
 from searchr1.retrieval.client import HttpRetriever
 from searchr1.retrieval.dictionary import DictionaryRetriever
 from searchr1.retrieval.policy import Policy
-from searchr1.retrieval.server import create_app, listen, server_of
-from searchr1.retrieval.wire import Limits
+from searchr1.retrieval.serving.server import create_app, listen, server_of
+from searchr1.retrieval.serving.wire import Limits
 from searchr1.types import Passage
 
 DUNE = Passage("1", "Dune", "A novel.", 2.5)

@@ -12,9 +12,9 @@ import pytest
 from searchr1.errors import SearchUnavailable
 from searchr1.ports import RetrieverInfo
 from searchr1.retrieval.dictionary import DictionaryRetriever
-from searchr1.retrieval.front_page import load_page
-from searchr1.retrieval.server import create_app
-from searchr1.retrieval.wire import Limits
+from searchr1.retrieval.serving.front_page import load_page
+from searchr1.retrieval.serving.server import create_app
+from searchr1.retrieval.serving.wire import Limits
 from searchr1.types import Passage
 
 PASSAGES = [Passage(f"d{row}", f"Dune {row}", f"Page {row}. A novel of Dune.", 9.0 - row) for row in range(5)]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1.retrieval.snippets import best_snippet, match_ranges, query_words
+from searchr1.retrieval.serving.snippets import best_snippet, match_ranges, query_words
 
 
 def marked(text: str, query: str) -> list[str]:

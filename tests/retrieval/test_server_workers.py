@@ -128,7 +128,7 @@ def test_workers_end_with_a_supervisor_that_is_killed(index: Path) -> None:
 
 def test_workers_that_cannot_start_are_not_started_for_ever(tmp_path: Path) -> None:
     (tmp_path / "serve.py").write_text(
-        "from searchr1.retrieval.workers import Service, serve_workers\n"
+        "from searchr1.retrieval.serving.workers import Service, serve_workers\n"
         "if __name__ == '__main__':\n"
         "    print(serve_workers(Service('missing'), 2, port=0, ready=lambda url: None))\n"
     )

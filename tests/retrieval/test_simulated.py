@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from searchr1.errors import SearchBudgetSpent, SearchUnavailable, UserError
 from searchr1.ports import RetrieverInfo
 from searchr1.retrieval.counting import ASKED, per_question
+from searchr1.retrieval.online.simulated import Curriculum, Simulated, SimulatedRetriever, prompt, read_documents
 from searchr1.retrieval.options import build_options
 from searchr1.retrieval.policy import Policy, TryAgainError
-from searchr1.retrieval.simulated import Curriculum, Simulated, SimulatedRetriever, prompt, read_documents
 from searchr1.retrieval.spec import open_retriever
 from searchr1.types import Question
 

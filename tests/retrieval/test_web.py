@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from searchr1.errors import SearchBudgetSpent, SearchUnavailable, UserError
 from searchr1.ports import RetrieverInfo
+from searchr1.retrieval.online.providers import PRICES_AS_OF, PROVIDERS, Result, read_results
+from searchr1.retrieval.online.web import Web, WebRetriever
 from searchr1.retrieval.options import build_options
 from searchr1.retrieval.policy import Policy, TryAgainError
 from searchr1.retrieval.spec import check_retriever, open_retriever
-from searchr1.retrieval.web import Web, WebRetriever
-from searchr1.retrieval.web_providers import PRICES_AS_OF, PROVIDERS, Result, read_results
 from searchr1.types import Passage
 
 RECORDINGS = {

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from searchr1.errors import SearchUnavailable, UserError
-from searchr1.retrieval import pages
-from searchr1.retrieval.pages import Pages, PageSettings, excerpt, is_public
-from searchr1.retrieval.web import Web, WebRetriever
+from searchr1.retrieval.online import pages
+from searchr1.retrieval.online.pages import Pages, PageSettings, excerpt, is_public
+from searchr1.retrieval.online.web import Web, WebRetriever
 
 pytest.importorskip("trafilatura", reason="needs pip install 'searchr1[web]'")
 

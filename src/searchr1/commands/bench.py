@@ -64,8 +64,8 @@ def retrieval(
     as_json: Json = False,
 ) -> None:
     """BM25 beside bm25s and Lucene, dense search beside faiss and hnswlib, the server beside Search-R1's design."""
-    from searchr1.benchmarks.retrieval import QUICK, bench_retrieval
-    from searchr1.benchmarks.retrieval_base import PEERS, Options
+    from searchr1.benchmarks.retrieval.base import PEERS, Options
+    from searchr1.benchmarks.retrieval.bench import QUICK, bench_retrieval
 
     sizes = (*(passages or ()), *(more or ()))
     with tempfile.TemporaryDirectory() as temporary:

@@ -37,10 +37,10 @@ def retriever(
     ] = 256,
 ) -> None:
     """Serve a search engine: POST /retrieve, as Search-R1 asks it; a search page at /; /health, /metrics."""
-    from searchr1.retrieval.gate import check_token
-    from searchr1.retrieval.server import create_app, serve
-    from searchr1.retrieval.wire import Limits
-    from searchr1.retrieval.workers import Service, elsewhere, serve_workers
+    from searchr1.retrieval.serving.gate import check_token
+    from searchr1.retrieval.serving.server import create_app, serve
+    from searchr1.retrieval.serving.wire import Limits
+    from searchr1.retrieval.serving.workers import Service, elsewhere, serve_workers
 
     if workers < 1:
         raise UserError(f"--workers: expected at least 1, got {workers}")
@@ -70,12 +70,12 @@ def mcp(
 ) -> None:
     """Offer the search to language models as a tool of the Model Context Protocol (needs the extra `mcp`)."""
     try:
-        from searchr1.retrieval.mcp import create_server, http_app, run_stdio
+        from searchr1.retrieval.serving.mcp import create_server, http_app, run_stdio
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
             raise
         raise UserError("serve mcp: the library mcp is missing; run: pip install 'searchr1[mcp]'") from error
-    from searchr1.retrieval.server import gathering, serve
+    from searchr1.retrieval.serving.server import gathering, serve
 
     engine, info = _opened(spec)
     server = create_server(gathering(engine))

@@ -4,7 +4,7 @@ A spec is one of
 
     DIR                       an index folder
     http://A,http://B         one or several ``/retrieve`` servers
-    KIND:key=value,...        a search engine of `SEARCH_ENGINES` with options, as ``random:corpus=corpus.jsonl``
+    KIND:key=value,...        a search engine of `SEARCH_ENGINES` with options, as ``random:index=wiki.bm25``
     FILE.toml                 the same as a table: ``kind = "rerank"``, and its options
     {"kind": ..., ...}        that table itself, as ``[retriever]`` of a recipe; its search engines are specs again
 
@@ -14,6 +14,7 @@ A kind of index (`BACKENDS`) is no search engine before it was built from a corp
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -24,12 +25,15 @@ from typing import Any, Protocol, TypeAlias, cast
 from searchr1.errors import SearchUnavailable, UserError, nearest
 from searchr1.ports import Retriever, RetrieverInfo
 from searchr1.retrieval import BACKENDS, SEARCH_ENGINES
-from searchr1.retrieval.index import open_index
+from searchr1.retrieval.counting import ASKED
+from searchr1.retrieval.index import open_index, read_manifest
 from searchr1.retrieval.options import build_options, parse_value
 from searchr1.retrieval.policy import Policy
+from searchr1.types import Question
 
 Spec: TypeAlias = str | Mapping[str, Any]
 _PROBE = "capital of France"
+_HOW_REACHED = ("policy", "token", "key_env", "batch_size", "cost")
 _KIND = re.compile(r"([a-z][a-z0-9_-]*)(?::(.*))?", re.DOTALL)
 _KEY = re.compile(r",(?=[a-z_.]+=)")
 
@@ -75,6 +79,22 @@ def is_server(spec: Spec) -> bool:
     return table is not None and table.get("kind") == "http"
 
 
+def identity(spec: Spec) -> str:
+    """What tells an engine from others over the same corpus, as JSON: its options, without how it is reached.
+
+    >>> identity({"kind": "http", "url": "http://127.0.0.1:8000", "policy": {"retries": 1}})
+    '{"kind": "http"}'
+    >>> identity("web:provider=serper,pages=true")
+    '{"kind": "web", "pages": true, "provider": "serper"}'
+    """
+    table = _table(spec)
+    if table is None:
+        manifest = read_manifest(str(spec))
+        table = {"kind": manifest.kind, **manifest.options}
+    reached = {*_HOW_REACHED, *(["url"] if table.get("kind") == "http" else [])}
+    return json.dumps({key: value for key, value in table.items() if key not in reached}, sort_keys=True)
+
+
 def built_kind(spec: Spec) -> tuple[str, dict[str, Any]] | None:
     """Kind and options, where ``spec`` is a kind of index to be built from a corpus; None where it can be opened.
 
@@ -96,11 +116,14 @@ async def check_retriever(retriever: Retriever) -> RetrieverInfo:
 
     Raises UserError when the search engine is down or answers garbage.
     """
+    asked = ASKED.set(Question("probe", _PROBE, ("Paris",)))
     try:
         found = await retriever.search([_PROBE], 1)
         info = await retriever.info()
     except SearchUnavailable as error:
         raise UserError(f"the search engine does not work: {error}; start it, or correct `retriever`") from error
+    finally:
+        ASKED.reset(asked)
     if len(found) != 1 or len(found[0]) > 1:
         counts = [len(hits) for hits in found]
         raise UserError(f"the search engine does not work: asked one query for one passage, got {counts} passages")

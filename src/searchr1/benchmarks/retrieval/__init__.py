@@ -1,0 +1,1 @@
+"""Search beside its peers: cost, memory, building, serving and growth."""

@@ -1,0 +1,1 @@
+"""Indexes that are kept by a cluster of servers."""
