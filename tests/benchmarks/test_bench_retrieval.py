@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from searchr1.benchmarks.retrieval import growth, lexical, serving, systems
+from searchr1.benchmarks.retrieval import bench, growth, lexical, serving, systems
 from searchr1.benchmarks.retrieval.base import Options, cpu_seconds, family, row, status_mb
 from searchr1.benchmarks.retrieval.client import Job, percentile
 from searchr1.benchmarks.retrieval.client import run as run_job

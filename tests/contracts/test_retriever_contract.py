@@ -16,10 +16,11 @@ from hash_encoder import HashEncoder
 
 from searchr1.errors import UserError
 from searchr1.ports import Retriever
-from searchr1.retrieval import BACKENDS, SEARCH_ENGINES, cluster
+from searchr1.retrieval import BACKENDS, SEARCH_ENGINES
 from searchr1.retrieval.batching import CoalescingRetriever
 from searchr1.retrieval.cache import CachedRetriever
 from searchr1.retrieval.client import HttpRetriever
+from searchr1.retrieval.clusters import common as cluster
 from searchr1.retrieval.dense import backend as dense_backend
 from searchr1.retrieval.dictionary import DictionaryRetriever
 from searchr1.retrieval.fusion import FusionRetriever

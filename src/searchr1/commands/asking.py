@@ -70,9 +70,13 @@ def ask(
     player = build_player(target.recipe, target.model, [asked])
     chosen = build_agent(target.recipe.rollout.agent, player.protocol, player.tokenizer, greedy(target.recipe.rollout))
     overheard = Overheard(player.engine, player.tokenizer, _show)
+
+    async def answer() -> Trajectory:
+        ASKED.set(asked)
+        return await chosen.run(asked, engine=overheard, retriever=engine, seed=target.recipe.seed)
+
     started = time.perf_counter()
-    ASKED.set(asked)
-    played = asyncio.run(chosen.run(asked, engine=overheard, retriever=engine, seed=target.recipe.seed))
+    played = asyncio.run(answer())
     _conclude(played, time.perf_counter() - started)
 
 
