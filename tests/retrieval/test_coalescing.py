@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1.errors import SearchUnavailable, UserError
+from searchr1.errors import SearchUnavailable
 from searchr1.ports import RetrieverInfo
 from searchr1.retrieval.batching import CoalescingRetriever, deduplicate, search_distinct
 from searchr1.retrieval.dictionary import DictionaryRetriever
@@ -162,10 +162,9 @@ def start(retriever: CoalescingRetriever, *queries: str, k: int = 1) -> asyncio.
     return asyncio.create_task(retriever.search(list(queries), k))
 
 
-@pytest.mark.parametrize("limit", [None, 1])
-async def test_who_asks_what_is_being_searched_joins(limit: int | None) -> None:
+async def test_who_asks_what_is_being_searched_joins() -> None:
     slow = Slow()
-    retriever = CoalescingRetriever(slow, max_under_way=limit)
+    retriever = CoalescingRetriever(slow)
     tasks = [start(retriever, "a", "b")]
     await settle()
     tasks += [start(retriever, "b"), start(retriever, "a", "a"), start(retriever, "b", k=2)]
@@ -228,90 +227,21 @@ async def test_cancelling_who_started_leaves_who_joined_and_an_abandoned_search_
     assert slow.inner.calls == [(("a",), 1)]
 
 
-class Steps:
-    """Holds every search until it is let go by number."""
+async def test_what_nobody_waits_for_any_more_is_not_even_sent() -> None:
+    inner = dictionary("a", "b")
+    retriever = CoalescingRetriever(inner)
 
-    def __init__(self) -> None:
-        self.inner = dictionary(*"abcdefgh")
-        self.gates: list[asyncio.Event] = []
-        self.most = self.now = 0
+    def leave(query: str) -> None:
+        search = retriever.search([query], 1)
+        search.send(None)
+        search.close()
 
-    async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
-        self.gates.append(asyncio.Event())
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            found = await self.inner.search(queries, k)
-            await self.gates[-1].wait()
-            return found
-        finally:
-            self.now -= 1
-
-    async def info(self) -> RetrieverInfo:
-        return await self.inner.info()
-
-
-async def test_while_one_search_is_under_way_the_rest_gathers() -> None:
-    steps = Steps()
-    retriever = CoalescingRetriever(steps, max_under_way=1)
-    tasks = []
-    for query in "abcb":  # each at a moment of its own
-        tasks.append(start(retriever, query))
-        await settle()
-    other = start(retriever, "d", k=2)
+    leave("a")
     await settle()
-    assert steps.inner.calls == [(("a",), 1), (("d",), 2)]  # another k has a queue of its own
-    steps.gates[0].set()
-    await settle()
-    assert steps.inner.calls[2:] == [(("b", "c"), 1)]
-    tasks.append(start(retriever, "e"))
-    await settle()
-    assert len(steps.gates) == 3
-    for number in (1, 2, 3):
-        steps.gates[number].set()
-        await settle()
-    assert await asyncio.gather(*tasks) == [[[passage(name)]] for name in "abcbe"]
-    assert await other == [[passage("d")]]
-    assert steps.inner.calls[3:] == [(("e",), 1)]
-
-
-async def test_so_many_searches_at_a_time() -> None:
-    steps = Steps()
-    retriever = CoalescingRetriever(steps, max_under_way=2)
-    tasks = []
-    for query in "abcdef":
-        tasks.append(start(retriever, query))
-        await settle()
-    steps.gates[1].set()
-    await settle()
-    for gate in steps.gates:
-        gate.set()
-    assert await asyncio.gather(*tasks) == [[[passage(name)]] for name in "abcdef"]
-    assert steps.inner.calls == [(("a",), 1), (("b",), 1), (("c", "d", "e", "f"), 1)]
-    assert steps.most == 2
-
-
-async def test_a_failure_or_a_cancellation_makes_room_for_the_next() -> None:
-    slow = Slow()
-    retriever = CoalescingRetriever(slow, max_under_way=1)
-    first, waiting, gone = start(retriever, "a"), None, None
-    await settle()
-    waiting, gone = start(retriever, "b"), start(retriever, "c")
-    await settle()
-    gone.cancel()  # never searched
-    await settle()
-    first.cancel()
-    await settle()
-    assert (slow.cancelled, waiting.done()) == (1, False)
-    slow.go.set()
-    assert await waiting == [[passage("b")]]
-    assert slow.inner.calls == [(("b",), 1)]
-    failing = CoalescingRetriever(Broken(), max_under_way=1)
-    for _ in range(2):
-        with pytest.raises(SearchUnavailable):
-            await failing.search(["a"], 1)
-    with pytest.raises(UserError, match="max_under_way: expected at least 1, got 0"):
-        CoalescingRetriever(slow, max_under_way=0)
+    assert inner.calls == []
+    leave("a")
+    assert await retriever.search(["b"], 1) == [[passage("b")]]
+    assert inner.calls == [(("b",), 1)]
 
 
 async def test_where_every_query_is_a_request_its_failure_is_its_own() -> None:
@@ -335,11 +265,10 @@ async def test_where_every_query_is_a_request_its_failure_is_its_own() -> None:
 
 @given(
     st.lists(st.tuples(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4), st.integers(0, 3)), max_size=12),
-    st.sampled_from([None, 1, 2]),
     st.sets(st.integers(0, 11)),
 )
 def test_whatever_joins_or_is_cancelled_everyone_gets_his_own(
-    searches: list[tuple[list[str], int]], limit: int | None, cancelled: set[int]
+    searches: list[tuple[list[str], int]], cancelled: set[int]
 ) -> None:
     class Turns(DictionaryRetriever):
         async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
@@ -348,9 +277,7 @@ def test_whatever_joins_or_is_cancelled_everyone_gets_his_own(
             return await super().search(queries, k)
 
     async def play() -> None:
-        retriever = CoalescingRetriever(
-            Turns({name: [passage(name), passage("z")] for name in "abcdefgh"}), max_under_way=limit
-        )
+        retriever = CoalescingRetriever(Turns({name: [passage(name), passage("z")] for name in "abcdefgh"}))
         tasks = []
         for queries, pause in searches:
             tasks.append(asyncio.create_task(retriever.search(queries, 2)))

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -185,19 +186,27 @@ async def test_searches_that_wait_are_one_batch(
     build(corpus, out)
     retriever = open_index(out)
     batches: list[int] = []
+    entered, released = threading.Event(), threading.Event()
     real = encoder.encode_queries
 
-    def counting(queries: list[str]) -> Any:
+    def blocking(queries: list[str]) -> Any:
         batches.append(len(queries))
+        entered.set()
+        assert released.wait(10)
         return real(queries)
 
-    monkeypatch.setattr(encoder, "encode_queries", counting)
-    calls = [asyncio.ensure_future(retriever.search([f"town {i}"], 1)) for i in range(50)]
+    monkeypatch.setattr(encoder, "encode_queries", blocking)
+    calls = [asyncio.create_task(retriever.search([PASSAGES[0].contents], 1))]
+    assert await asyncio.to_thread(entered.wait, 10)
+    calls += [asyncio.create_task(retriever.search([PASSAGES[i].contents], 1)) for i in range(1, 50)]
+    await asyncio.sleep(0)  # all of them have asked
     calls[7].cancel()
+    await asyncio.sleep(0)
+    released.set()
     found = await asyncio.gather(*calls, return_exceptions=True)
-    assert sum(isinstance(one, asyncio.CancelledError) for one in found) == 1
-    assert sum(batches) <= 50
-    assert len(batches) < 25
+    assert isinstance(found.pop(7), asyncio.CancelledError)
+    assert [one[0][0].id for one in found] == [str(i) for i in range(50) if i != 7]  # type: ignore[index]
+    assert batches == [1, 48]
 
 
 async def test_an_error_reaches_those_who_wait_and_the_next_search_works(

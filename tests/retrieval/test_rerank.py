@@ -225,8 +225,10 @@ async def test_a_model_that_is_not_there_is_the_users_error(index: Path, tmp_pat
     pytest.importorskip("sentence_transformers", reason="pip install 'searchr1[dense]'")
     (tmp_path / "empty").mkdir()
     spec = {"kind": "rerank", "inner": str(index), "model": str(tmp_path / "empty"), "scorer": scorer}
-    with pytest.raises(UserError, match=r"(model|encoder): .*empty (cannot be loaded as a cross-|holds no weights)"):
+    with pytest.raises(UserError, match=r"model: .*empty (cannot be loaded as a cross-|holds no weights)"):
         await check_retriever(open_retriever(spec))
+    with pytest.raises(UserError, match=r"model: expected the folder of a model .*'/no/where'.*; correct `model`, or"):
+        await check_retriever(open_retriever({**spec, "model": "/no/where"}))
 
 
 async def test_a_bi_encoder_scores_by_its_similarity(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
-"""What keeps a server answering: the token, the queue, the clock for bodies, gathered searches; and its figures."""
+"""What keeps a server answering: the token, the queue, the clock for bodies; and its figures."""
 
 import asyncio
 import contextlib
-import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -26,9 +25,8 @@ URL = "http://searchr1.test"
 class Gated(DictionaryRetriever):
     """Every search waits until the gate is opened."""
 
-    def __init__(self, *, batches_well: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__({}, [DUNE])
-        self.batches_well = batches_well
         self.gate = asyncio.Event()
 
     async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
@@ -260,28 +258,10 @@ async def test_a_server_that_stops_finishes_what_is_under_way_and_takes_nothing_
     assert (answer.status_code, len(answer.json()["result"])) == (200, 1)
 
 
-# Gathering
+# Side by side
 
 
-async def test_queries_that_come_while_a_dense_engine_searches_go_together() -> None:
-    retriever = Gated(batches_well=True)
-    async with httpx.AsyncClient(transport=transport(retriever), base_url=URL) as http:
-
-        def ask(query: str) -> asyncio.Task[httpx.Response]:
-            return asyncio.create_task(http.post("/retrieve", content=json.dumps({"queries": [query]}).encode()))
-
-        answers = [ask("first")]
-        await retriever.until_asked()
-        answers += [ask(f"later {turn}") for turn in range(5)]
-        for _ in range(50):
-            await asyncio.sleep(0)
-        assert retriever.calls == [(("first",), 3)]
-        retriever.gate.set()
-        assert [(await answer).status_code for answer in answers] == [200] * 6
-    assert retriever.calls == [(("first",), 3), (tuple(f"later {turn}" for turn in range(5)), 3)]
-
-
-async def test_other_engines_search_side_by_side() -> None:
+async def test_searches_go_to_the_engine_side_by_side() -> None:
     retriever = Gated()
     async with httpx.AsyncClient(transport=transport(retriever), base_url=URL) as http:
         answers = [asyncio.create_task(http.post("/search", content=b'{"query": "dune"}')) for _ in range(3)]

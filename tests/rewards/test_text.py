@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1.rewards.text import normalize, tokens
+from searchr1.rewards.text import holds_answer, normalize, tokens
+from searchr1.types import Passage
 
 GOLDEN = [
     ("", ""),
@@ -69,3 +70,20 @@ def test_result_is_clean(text: str) -> None:
 def test_white_space_around_and_punctuation_inside_never_matter(text: str) -> None:
     assert normalize(f"  {text}!\n") == normalize(text)
     assert normalize(text.replace("-", "")) == normalize(text)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["tacoma"], True),
+        (["The Author, born in TACOMA!"], True),
+        (["taco"], False),
+        (["coma"], False),
+        (["nobody", "Frank Herbert"], True),
+        (["herbert author"], True),  # across title and text, with the article gone
+        (["the"], False),  # nothing is left of it
+        ([], False),
+    ],
+)
+def test_an_answer_is_held_in_whole_words(answers: list[str], expected: bool) -> None:
+    assert holds_answer(Passage("1", "Frank Herbert", "An author born in Tacoma."), answers) is expected

@@ -34,7 +34,7 @@ def retriever(
     ] = "",
     max_queue: Annotated[
         int, typer.Option("--max-queue", help="Searches under way in one process; more are answered 503, come back.")
-    ] = 256,
+    ] = 4096,
 ) -> None:
     """Serve a search engine: POST /retrieve, as Search-R1 asks it; a search page at /; /health, /metrics."""
     from searchr1.retrieval.serving.gate import check_token
@@ -75,10 +75,10 @@ def mcp(
         if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
             raise
         raise UserError("serve mcp: the library mcp is missing; run: pip install 'searchr1[mcp]'") from error
-    from searchr1.retrieval.serving.server import gathering, serve
+    from searchr1.retrieval.serving.server import serve
 
     engine, info = _opened(spec)
-    server = create_server(gathering(engine))
+    server = create_server(engine)
     if not http:
         run_stdio(server)
         return

@@ -9,8 +9,9 @@ from typing import Any
 from searchr1.errors import UserError
 from searchr1.evaluation.bootstrap import mean_interval
 from searchr1.ports import Retriever
+from searchr1.retrieval.counting import ASKED, per_question
 from searchr1.retrieval.queries import check_k
-from searchr1.rewards.text import normalize
+from searchr1.rewards.text import holds_answer, normalize
 from searchr1.types import Passage, Question
 
 
@@ -41,7 +42,8 @@ async def recall(
     normalisation, in title or text; questions whose only answers are yes or no, or of which normalisation leaves
     nothing ("The"), do not count. ``title_recall``: the mean share of a question's ``supporting_titles`` among the
     passages' titles; ``all_titles_recall``: the share of questions with all of them there. A table without a question
-    that counts is empty. Raises UserError for no questions and for a ``k`` out of range, SearchUnavailable from the
+    that counts is empty. An engine that is ``per_question`` is asked for one question at a time, which it may read
+    (`ASKED`). Raises UserError for no questions and for a ``k`` out of range, SearchUnavailable from the
     retriever.
     """
     if not questions:
@@ -50,9 +52,14 @@ async def recall(
     if not ks:
         raise UserError("recall: expected at least one k, got none")
     scores: list[_Scores] = []
-    for start in range(0, len(questions), batch_size):
-        batch = questions[start : start + batch_size]
-        found = await retriever.search([question.text for question in batch], ks[-1])
+    at_once = 1 if per_question(retriever) else batch_size
+    for start in range(0, len(questions), at_once):
+        batch = questions[start : start + at_once]
+        asked = ASKED.set(batch[0] if at_once == 1 else None)
+        try:
+            found = await retriever.search([question.text for question in batch], ks[-1])
+        finally:
+            ASKED.reset(asked)
         scores += [_score(question, passages, ks) for question, passages in zip(batch, found, strict=True)]
         if progress is not None:
             progress(len(scores), len(questions))
@@ -68,18 +75,6 @@ async def recall(
         "title_recall": table(with_titles),
         "all_titles_recall": table({k: float(share == 1.0) for k, share in row.items()} for row in with_titles),
     }
-
-
-def holds_answer(passage: Passage, answers: Iterable[str]) -> bool:
-    """True when an answer stands in the passage, in whole words after normalisation.
-
-    >>> holds_answer(Passage("1", "Dune", "By Frank Herbert."), ["the frank herbert"])
-    True
-    >>> holds_answer(Passage("1", "Dune", "By Frank Herbert."), ["Frank Herb"])
-    False
-    """
-    words = f" {normalize(f'{passage.title} {passage.text}')} "
-    return any(f" {wanted} " in words for answer in answers if (wanted := normalize(answer)))
 
 
 def _score(question: Question, passages: Sequence[Passage], ks: Sequence[int]) -> _Scores:

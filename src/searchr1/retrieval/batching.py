@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from searchr1.errors import SearchUnavailable, UserError
+from searchr1.errors import SearchUnavailable
 from searchr1.ports import Retriever, RetrieverInfo
 from searchr1.retrieval.counting import counts_of, one_query_a_request
 from searchr1.retrieval.queries import check_k
@@ -74,16 +74,10 @@ class CoalescingRetriever:
     every caller of the merged search; a caller that is cancelled leaves the others alone, and the search itself is
     cancelled when nobody waits for it any more. Where ``inner`` asks for every query on its own, nothing is merged, so
     that one query's failure is its own.
-
-    With ``max_under_way`` (for each ``k``), queries that come while so many searches are under way wait, and go
-    together when one of them ends: the busier the retriever is, the larger its batches.
     """
 
-    def __init__(self, inner: Retriever, *, max_under_way: int | None = None) -> None:
-        if max_under_way is not None and max_under_way < 1:
-            raise UserError(f"max_under_way: expected at least 1, got {max_under_way}")
+    def __init__(self, inner: Retriever) -> None:
         self._inner = inner
-        self._max_under_way = max_under_way
         self._singly = one_query_a_request(inner)
         self._lanes: dict[int, _Lane] = {}  # by k
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -137,8 +131,7 @@ class CoalescingRetriever:
 
     def _flush(self, lane: _Lane, k: int) -> None:
         lane.scheduled = False
-        busy = self._max_under_way is not None and len(lane.under_way) >= self._max_under_way
-        if not lane.waiting or busy:
+        if not lane.waiting:  # all who asked have left
             return
         flights, lane.waiting = tuple(lane.waiting.values()), {}
         for together in ((flight,) for flight in flights) if self._singly else (flights,):
@@ -150,9 +143,9 @@ class CoalescingRetriever:
         for flight in flights:
             flight.batch = batch
         lane.under_way.add(batch)
-        task.add_done_callback(lambda _: self._land(lane, batch, k))
+        task.add_done_callback(lambda _: self._land(lane, batch))
 
-    def _land(self, lane: _Lane, batch: _Batch, k: int) -> None:
+    def _land(self, lane: _Lane, batch: _Batch) -> None:
         lane.under_way.discard(batch)
         self._forget(lane, batch)
         task = batch.task
@@ -164,7 +157,6 @@ class CoalescingRetriever:
                 flight.answer.exception()  # retrieved, also when nobody is left to hear of it
             else:
                 flight.answer.set_result(task.result()[place])
-        self._flush(lane, k)
 
     @staticmethod
     def _forget(lane: _Lane, batch: _Batch) -> None:

@@ -1,4 +1,8 @@
-"""What search engines count, and whose question is being searched for."""
+"""What a search engine tells beside its passages: its counts, and what must be known before its searches are merged.
+
+Those of engines that are ``per_question`` depend on `ASKED`, the question being answered; an engine of
+``one_query_a_request`` gains nothing by merging.
+"""
 
 from __future__ import annotations
 

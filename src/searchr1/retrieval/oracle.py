@@ -21,7 +21,7 @@ from searchr1.retrieval.fusion import fuse
 from searchr1.retrieval.queries import MAX_K, check_k
 from searchr1.retrieval.spec import open_retriever
 from searchr1.retrieval.store import CorpusStore
-from searchr1.rewards.text import normalize
+from searchr1.rewards.text import holds_answer, normalize
 from searchr1.types import Passage, Question
 
 _ANSWERS_TRIED = 4  # accepted answers are mostly spellings of the first
@@ -87,18 +87,18 @@ class OracleRetriever:
         return counts_of([] if self._fill is None else [self._fill])
 
     async def _gold(self, question: Question) -> list[Passage]:
-        answers = {text for answer in question.answers if (text := normalize(answer)) not in _SAYS_NOTHING}
+        answers = [answer for answer in question.answers if normalize(answer) not in _SAYS_NOTHING]
         if titles := question.metadata.get("supporting_titles"):
             return await asyncio.to_thread(self._of_titles, titles, answers)
         if self._fill is None or not answers:
             return []
         tried = question.answers[:_ANSWERS_TRIED]
         found = await search_distinct(self._fill, [f"{question.text} {answer}" for answer in tried], _DEPTH)
-        return [_scored(passage, 1.0) for passage in fuse(found) if _holds(passage, answers)]
+        return [_scored(passage, 1.0) for passage in fuse(found) if holds_answer(passage, answers)]
 
-    def _of_titles(self, titles: Iterable[str], answers: Iterable[str]) -> list[Passage]:
+    def _of_titles(self, titles: Iterable[str], answers: Sequence[str]) -> list[Passage]:
         pages = [
-            sorted(self._titles.passages(title), key=lambda passage: not _holds(passage, answers))
+            sorted(self._titles.passages(title), key=lambda passage: not holds_answer(passage, answers))
             for title in dict.fromkeys(titles)
         ]
         in_turn = chain.from_iterable(zip_longest(*pages))
@@ -133,12 +133,6 @@ class _Titles:
 def _joined(gold: Sequence[Passage], found: Iterable[Passage]) -> list[Passage]:
     known = {passage.id for passage in gold}
     return [*gold, *(_scored(passage, 0.0) for passage in found if passage.id not in known)]
-
-
-def _holds(passage: Passage, normalized_answers: Iterable[str]) -> bool:
-    """Whether an answer stands in the passage, in whole words."""
-    words = f" {normalize(f'{passage.title} {passage.text}')} "
-    return any(f" {answer} " in words for answer in normalized_answers)
 
 
 def _scored(passage: Passage, score: float) -> Passage:

@@ -133,7 +133,7 @@ def _cross_encoder(options: Rerank) -> Scorer:
     except ImportError as error:
         raise missing(error) from error
     device = None if options.device == "auto" else options.device
-    folder = str(model_folder(options.model))
+    folder = str(model_folder(options.model, "model"))
     try:
         heads = AutoConfig.from_pretrained(folder).architectures or [""]
         if not heads[0].endswith(_PAIR_HEADS):  # it would be given a head of random weights
@@ -163,7 +163,11 @@ def _cross_encoder(options: Rerank) -> Scorer:
 
 def _bi_encoder(options: Rerank) -> Scorer:
     encoder = load_encoder(
-        options.model, device=options.device, batch_size=options.batch_size, max_length=options.max_length
+        options.model,
+        device=options.device,
+        batch_size=options.batch_size,
+        max_length=options.max_length,
+        option="model",
     )
 
     def score(pairs: Sequence[Pair]) -> Sequence[float]:

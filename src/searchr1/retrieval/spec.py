@@ -48,7 +48,8 @@ class SearchEngine(Protocol):
 def open_retriever(spec: Spec, *, hasty: bool = False) -> Retriever:
     """The retriever that ``spec`` describes; a ``hasty`` one gives up within seconds, to find out whether it works.
 
-    Raises UserError; no server is contacted.
+    Haste is for the engine itself: those that it is made of (`fusion`, `rerank`, ...) keep their own policies. Raises
+    UserError; no server is contacted.
     """
     table = _table(spec)
     if table is None:

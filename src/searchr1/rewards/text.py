@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Iterable
+
+from searchr1.types import Passage
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -29,3 +32,15 @@ def tokens(text: str) -> list[str]:
     ['apple', 'day']
     """
     return normalize(text).split()
+
+
+def holds_answer(passage: Passage, answers: Iterable[str]) -> bool:
+    """True when an answer stands in the passage, in whole words after normalisation, in title or text.
+
+    >>> holds_answer(Passage("1", "Dune", "By Frank Herbert."), ["the frank herbert"])
+    True
+    >>> holds_answer(Passage("1", "Dune", "By Frank Herbert."), ["Frank Herb"])
+    False
+    """
+    words = f" {normalize(f'{passage.title} {passage.text}')} "
+    return any(f" {wanted} " in words for answer in answers if (wanted := normalize(answer)))

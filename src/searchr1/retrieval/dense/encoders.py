@@ -99,15 +99,16 @@ def load_encoder(
     max_length: int = 256,
     query_prefix: str | None = None,
     passage_prefix: str | None = None,
+    option: str = "encoder",
 ) -> Encoder:
     """The encoder in a folder, or of that name on the Hugging Face hub; loaded once a process.
 
     A prefix of None is that of the model's family or, for a model of none, what its own files say. Raises UserError
-    for a model that cannot be had or run, and for a library that is missing.
+    for a model that cannot be had or run, and for a library that is missing; ``option`` is what the user named it by.
     """
-    folder = model_folder(name)
+    folder = model_folder(name, option)
     settings = settings_of(folder, name, max_length, query_prefix, passage_prefix)
-    weights = _hash_of_weights(folder)
+    weights = _hash_of_weights(folder, option)
     load = choose_runtime(folder, runtime, device)
     running = load(folder, settings.pooling, settings.normalize, settings.max_length, batch_size, weights)
     shaping = (weights, settings.passage_prefix, settings.pooling, settings.normalize, settings.max_length)
@@ -126,8 +127,11 @@ def family_of(name: str) -> Family | None:
     return next((family for part, family in FAMILIES.items() if part in model), None)
 
 
-def model_folder(name: str) -> Path:
-    """The folder of a model, downloaded if it is none and was not before. Raises UserError."""
+def model_folder(name: str, option: str = "encoder") -> Path:
+    """The folder of a model, downloaded if it is none and was not before.
+
+    Raises UserError, which names the ``option`` that the model was given as.
+    """
     if name and Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -147,8 +151,8 @@ def model_folder(name: str) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"encoder: expected the folder of a model or its name on the Hugging Face hub, got {name!r} ({reason}); "
-            "correct `encoder`, or download the model and give its folder"
+            f"{option}: expected the folder of a model or its name on the Hugging Face hub, got {name!r} ({reason}); "
+            f"correct `{option}`, or download the model and give its folder"
         ) from error
 
 
@@ -200,10 +204,10 @@ def _weights(folder: Path) -> list[Path]:
     return []
 
 
-def _hash_of_weights(folder: Path) -> str:
+def _hash_of_weights(folder: Path, option: str) -> str:
     weights = _weights(folder)
     if not weights:
-        raise UserError(f"encoder: {folder} holds no weights (model.safetensors, pytorch_model.bin or model.onnx)")
+        raise UserError(f"{option}: {folder} holds no weights (model.safetensors, pytorch_model.bin or model.onnx)")
     digest = hashlib.sha256()
     for path in [*weights, folder / "tokenizer.json"]:
         if path.is_file():

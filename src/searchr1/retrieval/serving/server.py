@@ -32,7 +32,7 @@ from starlette.types import ASGIApp
 
 from searchr1.errors import SearchR1Error, SearchUnavailable, UserError
 from searchr1.ports import Retriever
-from searchr1.retrieval.batching import CoalescingRetriever, search_distinct
+from searchr1.retrieval.batching import search_distinct
 from searchr1.retrieval.serving.front_page import load_page
 from searchr1.retrieval.serving.gate import Gate, check_token, read_body
 from searchr1.retrieval.serving.monitoring import CONTENT_TYPE, Monitor
@@ -67,13 +67,12 @@ _Body = TypeVar("_Body")
 def create_app(retriever: Retriever, *, limits: Limits | None = None, token: str = "") -> Starlette:
     """The ASGI application. Requests above a limit are refused; with a ``token``, so are those that do not bring it.
 
-    Searches of a retriever that ``batches_well`` (see `gathering`) wait for the one that is under way and then go
-    together. Raises UserError for a token that cannot stand in a header.
+    Raises UserError for a token that cannot stand in a header.
     """
     check_token(token)
     limits = limits or Limits()
     monitor = Monitor(_COUNTED)
-    server = _SearchServer(gathering(retriever), limits, monitor)
+    server = _SearchServer(retriever, limits, monitor)
     described = _json(describe(limits, secured=bool(token)))
     page, page_headers = load_page()
 
@@ -99,15 +98,6 @@ def create_app(retriever: Retriever, *, limits: Limits | None = None, token: str
             Exception: _unexpected_error,
         },
     )
-
-
-def gathering(retriever: Retriever) -> Retriever:
-    """``retriever``, or around one whose attribute ``batches_well`` is True, what gathers its searches.
-
-    An engine says so where a batch of queries costs hardly more than one query, as dense ones do: there, queries that
-    arrive while a search is under way are better off in one next search together than in searches side by side.
-    """
-    return CoalescingRetriever(retriever, max_under_way=1) if getattr(retriever, "batches_well", False) else retriever
 
 
 class _SearchServer:

@@ -106,7 +106,7 @@ class Limits:
     body_bytes: int = 64 * 1024 * 1024
     body_seconds: float = 30.0
     """In which a body has to arrive."""
-    under_way: int = 256
+    under_way: int = 4096
     """Searches of one process at one moment; more requests are told to come back in a second."""
 
     def __post_init__(self) -> None:
