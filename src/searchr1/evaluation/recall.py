@@ -52,10 +52,11 @@ async def recall(
     if not ks:
         raise UserError("recall: expected at least one k, got none")
     scores: list[_Scores] = []
-    at_once = 1 if per_question(retriever) else batch_size
+    alone = per_question(retriever)
+    at_once = 1 if alone else batch_size
     for start in range(0, len(questions), at_once):
         batch = questions[start : start + at_once]
-        asked = ASKED.set(batch[0] if at_once == 1 else None)
+        asked = ASKED.set(batch[0] if alone else None)
         try:
             found = await retriever.search([question.text for question in batch], ks[-1])
         finally:
