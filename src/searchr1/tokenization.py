@@ -7,7 +7,8 @@ Hugging Face hub holds.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,18 @@ def _generation_eos(folder: Path) -> list[int]:
         return []
     value = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
     return [] if value is None else [int(i) for i in (value if isinstance(value, list) else [value])]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars that transformers shows for every file it reads or writes."""
+    from transformers.utils import logging as transformers_logging
+
+    logging: Any = transformers_logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

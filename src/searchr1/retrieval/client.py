@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import msgspec
@@ -13,7 +12,7 @@ import msgspec
 from searchr1.errors import UserError
 from searchr1.ports import Retriever, RetrieverInfo
 from searchr1.retrieval.corpus import split_contents
-from searchr1.retrieval.host import Host, check_url, decode_json
+from searchr1.retrieval.host import Closing, Host, check_url, decode_json
 from searchr1.retrieval.policy import Guard, Policy, TryAgainError
 from searchr1.retrieval.pool import PoolRetriever
 from searchr1.retrieval.queries import check_k, clean
@@ -69,7 +68,7 @@ _reply_decoder = msgspec.json.Decoder(_Reply)
 _health_decoder = msgspec.json.Decoder(_Health)
 
 
-class HttpRetriever:
+class HttpRetriever(Closing):
     """Searches over HTTP, and does not give up at the first failure: see `Host` and `Policy`.
 
     Answers with another number of results than queries, or with documents without text, are failures too. Close it, or
@@ -109,14 +108,6 @@ class HttpRetriever:
 
     async def aclose(self) -> None:
         await self._host.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def _search(self, queries: list[str], k: int) -> list[list[Passage]]:
         def read(response: httpx.Response) -> list[list[Passage]]:

@@ -7,7 +7,8 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
@@ -17,6 +18,21 @@ from searchr1.retrieval.policy import Guard, TryAgainError
 
 _T = TypeVar("_T")
 _REASON_CHARACTERS = 200
+
+
+class Closing:
+    """What holds connections: closed by `aclose`, or as ``async with retriever:`` when the block ends."""
+
+    async def aclose(self) -> None:
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
 
 class Host:

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from searchr1.errors import SearchBudgetSpent, SearchUnavailable, UserError
 from searchr1.ports import Retriever, RetrieverInfo
 from searchr1.retrieval.counting import counts_of
+from searchr1.retrieval.host import Closing
 from searchr1.retrieval.policy import Guard
 from searchr1.retrieval.queries import check_k
 from searchr1.types import Passage
@@ -37,7 +37,7 @@ class _Member:
     known: RetrieverInfo | None = None
 
 
-class PoolRetriever:
+class PoolRetriever(Closing):
     """Sends each search to the server that has the fewest queries under way; in turn, among equals.
 
     A batch of 64 queries or more is split among the healthy servers. What fails for good on one server goes to the
@@ -89,14 +89,6 @@ class PoolRetriever:
 
     async def aclose(self) -> None:
         await asyncio.gather(*(member.server.aclose() for member in self._members))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     def _parts(self, queries: Sequence[str]) -> list[Sequence[str]]:
         """``queries`` cut into even runs, one for each healthy server, where they are many."""

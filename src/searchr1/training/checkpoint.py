@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from searchr1.errors import UserError
-from searchr1.training.policy import Policy, load_model, quiet
+from searchr1.tokenization import quiet
+from searchr1.training.policy import Policy, load_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

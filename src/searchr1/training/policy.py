@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from searchr1.errors import NumericalError, UserError
+from searchr1.tokenization import quiet
 from searchr1.training.logprobs import TokenScores, check_head, policy_logprobs
 from searchr1.training.optimization import Optimization
 from searchr1.training.packing import PackedBatch
@@ -177,21 +177,6 @@ def load_model(source: str | Path, *, device: str = "cpu") -> PreTrainedModel:
         raise UserError(f"model: {source} lacks {len(missing)} of the model's weights, the first is {missing[0]}")
     loaded: PreTrainedModel = model.to(device)
     return loaded
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the progress bars that transformers shows for every file it reads or writes."""
-    from transformers.utils import logging as transformers_logging
-
-    logging: Any = transformers_logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def load_policy(

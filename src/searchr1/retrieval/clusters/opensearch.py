@@ -19,8 +19,7 @@ import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -32,7 +31,7 @@ from searchr1.retrieval.clusters.common import EncoderOptions, check_same
 from searchr1.retrieval.clusters.opensearch_load import ANALYZER, Layout, Loader, describe, read_meta
 from searchr1.retrieval.dense.encoders import Encoder
 from searchr1.retrieval.fusion import fuse
-from searchr1.retrieval.host import Host, check_url, decode_json
+from searchr1.retrieval.host import Closing, Host, check_url, decode_json
 from searchr1.retrieval.index import Estimate, Plan
 from searchr1.retrieval.policy import Guard, Policy, TryAgainError
 from searchr1.retrieval.queries import check_k, clean
@@ -203,7 +202,7 @@ _reply_decoder = msgspec.json.Decoder(_Reply)
 _count_decoder = msgspec.json.Decoder(_Count)
 
 
-class OpenSearchRetriever:
+class OpenSearchRetriever(Closing):
     """Finds passages in an index on a cluster.
 
     Any text is a query: it is a value to match, never parsed. With ``info`` the index is one that `OpenSearchIndex`
@@ -245,14 +244,6 @@ class OpenSearchRetriever:
 
     async def aclose(self) -> None:
         await self._host.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def _check(self) -> None:
         if self._checked or self._info is None:

@@ -14,8 +14,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from searchr1.errors import SearchUnavailable, UserError
 from searchr1.ports import Retriever, RetrieverInfo
@@ -31,7 +30,7 @@ from searchr1.retrieval.clusters.common import (
     upload,
 )
 from searchr1.retrieval.dense.encoders import Encoder
-from searchr1.retrieval.host import check_url, one_line
+from searchr1.retrieval.host import Closing, check_url, one_line
 from searchr1.retrieval.index import Estimate, Plan
 from searchr1.retrieval.policy import Guard, Policy, TryAgainError
 from searchr1.retrieval.queries import check_k, clean
@@ -117,7 +116,7 @@ class QdrantIndex(EncoderOptions):
         return QdrantRetriever(self, info)
 
 
-class QdrantRetriever:
+class QdrantRetriever(Closing):
     """Finds the passages nearest to the query; equal scores are ranked by the place in the corpus.
 
     The first search makes sure that the cluster still holds the index of the manifest, whole.
@@ -150,14 +149,6 @@ class QdrantRetriever:
 
     async def aclose(self) -> None:
         await self._cluster.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def _check(self) -> None:
         if self._checked:

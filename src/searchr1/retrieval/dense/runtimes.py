@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -14,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from searchr1.errors import UserError
+from searchr1.machine import usable_cores
+from searchr1.tokenization import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ def cpu_threads() -> int:
     if "torch" in sys.modules:
         return int(sys.modules["torch"].get_num_threads())
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
+    return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
 
 
 def onnx_file(folder: Path) -> Path | None:
@@ -81,7 +82,7 @@ class TorchModel:
         except ImportError as error:
             raise missing(error) from error
         try:
-            with _quiet():
+            with quiet():
                 self._model = SentenceTransformer(str(folder), device=device)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -191,7 +192,7 @@ def export(folder: Path, weights: str) -> Path:
             f"runtime: {folder} comes without onnx/model.onnx, and making it needs a library ({error}): "
             "pip install onnx, or set runtime = 'torch'"
         ) from error
-    with _quiet():
+    with quiet():
         model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -254,21 +255,6 @@ def _export(model: Any, path: Path) -> None:
 def missing(error: ImportError) -> UserError:
     """For an optional library that is not there."""
     return UserError(f"dense search needs a library that is not installed ({error}): pip install 'searchr1[dense]'")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars that transformers shows for the weights it reads."""
-    from transformers.utils import logging as transformers_logging
-
-    logging: Any = transformers_logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _has_gpu() -> bool:

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import httpx
 import msgspec
@@ -27,7 +26,7 @@ from searchr1.errors import UserError
 from searchr1.ports import Retriever, RetrieverInfo
 from searchr1.retrieval.batching import deduplicate
 from searchr1.retrieval.counting import ASKED
-from searchr1.retrieval.host import Host, check_url, decode_json, one_line
+from searchr1.retrieval.host import Closing, Host, check_url, decode_json, one_line
 from searchr1.retrieval.online.keys import is_local, key_from, secretly, together
 from searchr1.retrieval.policy import Guard, Policy, TryAgainError
 from searchr1.retrieval.queries import check_k, clean
@@ -132,7 +131,7 @@ class _Completion(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Completion)
 
 
-class SimulatedRetriever:
+class SimulatedRetriever(Closing):
     """Asks a language model to write what a search would find for the running question (`ASKED`).
 
     A passage is ``Passage("simulated-" + hash, title, text, 1 / rank)``; the title is empty unless the model wrote one.
@@ -171,14 +170,6 @@ class SimulatedRetriever:
 
     async def aclose(self) -> None:
         await self._host.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def _search(self, query: str, question: Question | None, k: int) -> list[Passage]:
         if not any(character.isalnum() for character in query):

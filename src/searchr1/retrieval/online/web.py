@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 from urllib.parse import quote_plus
 
 import httpx
@@ -20,7 +19,7 @@ import msgspec
 from searchr1.errors import SearchBudgetSpent, UserError, nearest
 from searchr1.ports import Retriever, RetrieverInfo
 from searchr1.retrieval.batching import deduplicate
-from searchr1.retrieval.host import Host, check_url, decode_json, message
+from searchr1.retrieval.host import Closing, Host, check_url, decode_json, message
 from searchr1.retrieval.online.keys import hide_keys_in_logs, is_local, key_from, secretly, together
 from searchr1.retrieval.online.pages import Pages, PageSettings, excerpt
 from searchr1.retrieval.online.providers import PROVIDERS, Provider, Result, read_results, shorten
@@ -72,7 +71,7 @@ class Web:
         return WebRetriever(self, key, dict(zip(provider.from_environment, more, strict=True)))
 
 
-class WebRetriever:
+class WebRetriever(Closing):
     """Searches the web; a passage is ``Passage(URL, title, text, 1 / rank)``.
 
     All queries of a call are asked at one moment, within the policy. ``more`` are further parameters, as secret as the
@@ -125,14 +124,6 @@ class WebRetriever:
         await self._host.aclose()
         if self._pages:
             await self._pages.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def _search(self, query: str, k: int) -> list[Passage]:
         if not any(character.isalnum() for character in query):
