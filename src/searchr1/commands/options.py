@@ -16,6 +16,6 @@ Settings = Annotated[
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Retriever = Annotated[
     str | None,
-    typer.Option("--retriever", metavar="SPEC", help="An index folder or the URL of a /retrieve server."),
+    typer.Option("--retriever", metavar="SPEC", help="An index folder, a URL, KIND:key=value or a .toml file."),
 ]
 Agent = Annotated[str | None, typer.Option("--agent", help="search_r1, direct or rag.")]
