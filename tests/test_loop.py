@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -154,6 +154,31 @@ async def test_training_waits_for_a_dead_search_engine(tmp_path: Path, monkeypat
         assert {k: v for k, v in ours.items() if not k.startswith(clock)} == {
             k: v for k, v in theirs.items() if not k.startswith(clock)
         }
+
+
+async def test_no_request_is_left_out_of_the_counts(tmp_path: Path) -> None:
+    """Those of an evaluation stand in the row of the next step."""
+
+    class Counted(Flaky):
+        def counts(self) -> dict[str, float]:
+            return {"requests": self.calls}
+
+    engines: list[Counted] = []
+
+    def change(parts: Parts) -> Parts:
+        engines.append(Counted(parts.retriever, range(0)))
+        return replace(parts, retriever=engines[0])
+
+    made: list[int] = []
+
+    class Watch(Silent):
+        def stepped(self, row: Mapping[str, Any]) -> None:
+            made.append(engines[0].calls)
+
+    run, _ = await play(tmp_path / "run", "evaluation.every=1", change=change, monitor=Watch())
+    counted = [row["search/requests"] for row in run.read_metrics()]
+    assert [sum(counted[: step + 1]) for step in range(len(counted))] == made
+    assert counted[0] > 0
 
 
 async def test_it_learns(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ class Trainer:
         self.algorithm = self.recipe.build_algorithm()
         self.reward: WeightedReward = build_reward(self.recipe.reward, decode=self.parts.tokenizer.decode)
         self.search = Meter(self.parts.retriever)
+        self._counted = self.search.counts()
 
     async def train(self) -> None:
         """Train to ``recipe.steps``. Raises ``NumericalError``; everything up to the last checkpoint is kept."""
@@ -98,7 +99,7 @@ class Trainer:
             await self._evaluate_all(0)
             done = 0
         for step in range(done + 1, self.recipe.steps + 1):
-            started, searched, counted = time.perf_counter(), self.search.seconds, self.search.counts()
+            started, searched = time.perf_counter(), self.search.seconds
             scored, groups = await self._play(step)
             played = time.perf_counter()
             learned, advantages = self._learn(step, scored, groups)
@@ -110,7 +111,7 @@ class Trainer:
                 "time/step": time.perf_counter() - started,
             }
             row = {"step": step, **step_metrics(scored), **learned, **seconds}
-            row |= search_metrics(since(self.search.counts(), counted))
+            row |= search_metrics(self._searched())
             self.run.append_metrics(row)
             self.monitor.stepped(row)
             last = step == self.recipe.steps
@@ -122,6 +123,11 @@ class Trainer:
                 await self._evaluate(step, self.recipe.evaluation.decodings[:1], self.recipe.evaluation.questions)
             if last or self._due(step, self.recipe.save.checkpoint_every):
                 self._checkpoint(step)
+
+    def _searched(self) -> dict[str, float]:
+        """What the search engine counted since the last row: in the step, and in an evaluation before it."""
+        before, self._counted = self._counted, self.search.counts()
+        return since(self._counted, before)
 
     async def _restore(self) -> int:
         """The last step that is done; -1 when even the evaluation before training is not."""
