@@ -32,7 +32,7 @@ def step_metrics(scored: Sequence[Scored]) -> dict[str, float]:
 
 
 def search_metrics(counted: Mapping[str, float]) -> dict[str, float]:
-    """What the search engine counted up to one step, under ``search/``, with the share of queries that the cache answered.
+    """What the search engine counted up to one step, under ``search/``, and the share that the cache answered.
 
     >>> search_metrics({"cache_hits": 3, "cache_misses": 1})
     {'search/cache_hits': 3, 'search/cache_misses': 1, 'search/cache_hit_rate': 0.75}

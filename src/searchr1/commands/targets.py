@@ -46,7 +46,9 @@ class Target:
         from searchr1.sources import build_retriever, check_reachable
 
         if spec is None and self.home is None:
-            raise UserError(f"--retriever: {self.model} needs one: an index folder, a URL, KIND:key=value or a .toml file")
+            raise UserError(
+                f"--retriever: {self.model} needs one: an index folder, a URL, KIND:key=value or a .toml file"
+            )
         chosen = spec or self.recipe.retriever
         if built_kind(chosen) is None:
             check_reachable(chosen, self.recipe.search)
