@@ -212,6 +212,8 @@ class Scored:
     trajectory: Trajectory
     reward: float
     components: Mapping[str, float]
+    turn_rewards: tuple[float, ...] = ()
+    """The part of ``reward`` that was earned at each turn; the rest is earned by the end. Empty: all of it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,9 @@ class Sample:
     """The trainable view of one trajectory.
 
     ``mask[i]`` is True where token ``i`` is trained; ``logprobs[i]`` is its behaviour log-probability there and 0.0
-    elsewhere. Samples with the same ``group`` answer the same question in the same step.
+    elsewhere. Samples with the same ``group`` answer the same question in the same step. ``turn_rewards`` holds
+    (position, value) of the part of ``reward`` that was earned before the end; ``cut`` marks a trajectory that ended
+    because its budget was spent.
     """
 
     token_ids: tuple[int, ...]
@@ -228,6 +232,8 @@ class Sample:
     reward: float
     group: str
     weight: float = 1.0
+    turn_rewards: tuple[tuple[int, float], ...] = ()
+    cut: bool = False
 
 
 class FinishReason(StrEnum):

@@ -64,7 +64,7 @@ def search_ours(folder: Path) -> SearchOne:
 def search_lucene(folder: Path, jar: Path) -> SearchOne:
     """One query in Lucene's index; the endpoint's threads take turns.
 
-    Without the lock the JVM soon crashes: pyjnius keeps the object of a call in the method, which all objects share.
+    Without the lock the JVM crashed within seconds in our tries.
     """
     lucene = Lucene(jar)
     lucene.open(folder)
