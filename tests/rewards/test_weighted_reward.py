@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import import_module
 from typing import Any
 
@@ -7,7 +7,18 @@ import pytest
 
 from searchr1.errors import UserError
 from searchr1.rewards import REWARDS, build_reward
-from searchr1.types import Answer, Question, Search, SearchOutcome, Segment, Source, StopReason, Trajectory, Turn
+from searchr1.types import (
+    Answer,
+    Passage,
+    Question,
+    Search,
+    SearchOutcome,
+    Segment,
+    Source,
+    StopReason,
+    Trajectory,
+    Turn,
+)
 
 
 def trajectory(answer: str | None, searches: int = 0) -> Trajectory:
@@ -50,20 +61,55 @@ def test_exact_match_and_format_give_the_four_values_of_the_format_reward() -> N
 
 
 def test_weight_is_one_unless_given() -> None:
-    assert [part.weight for part in build_reward({"economy": {"cost": 0.3}}).parts] == [1.0, 0.0, 0.0, 0.0]
+    assert [part.weight.at(0) for part in build_reward({"economy": {"cost": 0.3}}).parts] == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_turn_rewards_are_weighted_added_up_and_part_of_the_reward() -> None:
+    passages = [Passage("1", "Fox", "The red fox."), Passage("2", "Dog", "A dog.")]
+    whole = trajectory("red fox", searches=3)
+    turns = [Turn(Search("s"), (passage,), SearchOutcome.FOUND) for passage in (passages[1], passages[0], passages[0])]
+    found = replace(whole, turns=(*turns, whole.turns[-1]))
+    table = {"f1": 0.5, "new_evidence": {"weight": {"0": 0.0, "10": 1.0}}}
+    by_step = {step: build_reward(table).score_group([found], step=step)[0] for step in (0, 5, 10)}
+    assert {step: scored.turn_rewards for step, scored in by_step.items()} == {
+        0: (0.0, 0.0, 0.0, 0.0),
+        5: (0.0, 0.5, -0.5, 0.0),
+        10: (0.0, 1.0, -1.0, 0.0),
+    }
+    assert [scored.reward for scored in by_step.values()] == [0.5, 0.5, 0.5]
+    assert [scored.components["new_evidence"] for scored in by_step.values()] == [0.0, 0.0, 0.0]
+    gains = {"exact_match": 0.25, "new_evidence": {"weight": 2.0, "redundancy": 0.0}}
+    [scored] = build_reward(gains).score_group([found])
+    assert (scored.turn_rewards, scored.reward, scored.components["new_evidence"]) == ((0.0, 2.0, 0.0, 0.0), 2.25, 1.0)
+
+
+def test_parts_that_pay_at_turns_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REWARDS, "again", ("searchr1.rewards.new_evidence", "NewEvidence"))
+    turn = Turn(Search("s"), (Passage("1", "Fox", "The red fox."),), SearchOutcome.FOUND)
+    found = replace(trajectory(None), turns=(turn,))
+    [scored] = build_reward({"new_evidence": 1.0, "again": -0.25}).score_group([found])
+    assert (scored.turn_rewards, scored.reward) == ((0.75,), 0.75)
+
+
+def test_without_a_part_that_pays_at_turns_everything_is_earned_at_the_end() -> None:
+    assert build_reward({"exact_match": 1.0}).score_group([trajectory("red fox")])[0].turn_rewards == ()
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         ({}, "expected at least one of exact_match"),
-        ({"exact_macth": 1.0}, r"reward\.exact_macth: no such reward; did you mean 'exact_match'\?"),
+        (
+            {"exact_macth": 1.0},
+            r"reward\.exact_macth: no such reward; did you mean 'exact_match'\?; or, for one of your",
+        ),
         ({"economy": {"costs": 0.1}}, r"reward\.economy\.costs: no such option; did you mean 'cost'\?"),
         ({"f1": {"wieght": 0.1}}, r"reward\.f1\.wieght: no such option; did you mean 'weight'\?"),
         ({"format": {"decode": 1}}, r"reward\.format\.decode: no such option"),
-        ({"f1": {"weight": "big"}}, r"reward\.f1\.weight: expected a finite number, got 'big'"),
-        ({"f1": True}, r"reward\.f1\.weight: expected a finite number, got True"),
-        ({"f1": float("inf")}, r"reward\.f1\.weight: expected a finite number, got inf"),
+        ({"f1": {"weight": "big"}}, r"reward\.f1\.weight: expected a finite number, .*got 'big'"),
+        ({"f1": {"weight": {"late": 1.0}}}, r"reward\.f1\.weight: expected steps that are whole numbers"),
+        ({"f1": True}, r"reward\.f1\.weight: expected a finite number, .*got True"),
+        ({"f1": float("inf")}, r"reward\.f1\.weight: expected a finite number, .*got inf"),
         ({"economy": {"cost": 2}}, r"reward\.economy: cost: expected a number of at least 0 and below 1, got 2"),
         ({"economy": {"cost": "2"}}, r"reward\.economy: "),
     ],
@@ -85,4 +131,4 @@ def test_every_reward_is_reachable_frozen_and_fair_to_a_trajectory_without_an_an
     assert reward_class.__dataclass_params__.frozen
     assert all(field.name == "decode" or field.default is not None for field in fields(reward_class))
     reward = build_reward({name: 1.0}, decode=decode)
-    assert reward.score_group([trajectory(None)])[0].reward == 0.0
+    assert reward.score_group([trajectory(None)])[0].reward == (-1.0 if name == "ikea" else 0.0)
