@@ -223,7 +223,7 @@ class Sample:
     ``mask[i]`` is True where token ``i`` is trained; ``logprobs[i]`` is its behaviour log-probability there and 0.0
     elsewhere. Samples with the same ``group`` answer the same question in the same step. ``turn_rewards`` holds
     (position, value) of the part of ``reward`` that was earned before the end; ``cut`` marks a trajectory that ended
-    because its budget was spent.
+    because the context was full.
     """
 
     token_ids: tuple[int, ...]

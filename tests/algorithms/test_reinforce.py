@@ -7,7 +7,9 @@ import math
 import pytest
 from token_tensors import output, step, tokens
 
+from searchr1.algorithms.policy_gradient import Weighted
 from searchr1.algorithms.reinforce import Reinforce
+from searchr1.algorithms.rloo import RLOO
 from searchr1.errors import UserError
 
 REWARDS, GROUPS, LENGTHS = [1.0, 0.0, 0.5, 1.0], ["a", "a", "b", "a"], [2, 1, 1, 1]
@@ -18,8 +20,6 @@ REWARDS, GROUPS, LENGTHS = [1.0, 0.0, 0.5, 1.0], ["a", "a", "b", "a"], [2, 1, 1,
     [
         ("none", [1.0, 1.0, 0.0, 0.5, 1.0]),
         ("batch_mean", [0.375, 0.375, -0.625, -0.125, 0.375]),
-        # each of group a against the mean of the two others; b is alone
-        ("leave_one_out", [0.5, 0.5, -1.0, 0.5, 0.5]),
     ],
 )
 def test_baselines(baseline: str, expected: list[float]) -> None:
@@ -27,8 +27,16 @@ def test_baselines(baseline: str, expected: list[float]) -> None:
     assert got.tolist() == pytest.approx(expected)
 
 
-def test_every_sample_is_kept() -> None:
-    assert Reinforce().keep(step([1.0, 1.0], ["a", "a"])).tolist() == [True, True]
+def test_leave_one_out() -> None:
+    """Each of group a against the mean of the two others; b is alone."""
+    assert RLOO().advantages(step(REWARDS, GROUPS, LENGTHS)).tolist() == pytest.approx([0.5, 0.5, -1.0, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("algorithm", [Reinforce, RLOO])
+def test_every_sample_is_kept(algorithm: type[Weighted]) -> None:
+    flat = step([1.0, 1.0], ["a", "a"])
+    assert algorithm().keep(flat).tolist() == [True, True]
+    assert algorithm(drop_zero_variance=True).keep(flat).tolist() == [False, False]
 
 
 def test_gradient_is_the_capped_ratio_times_the_advantage() -> None:
@@ -56,7 +64,7 @@ def test_kl_and_entropy_enter_the_loss() -> None:
 
 def test_option_errors() -> None:
     assert Reinforce(kl="k3").needs.reference
-    with pytest.raises(UserError, match=r"algorithm\.baseline: expected one of none, batch_mean, leave_one_out"):
+    with pytest.raises(UserError, match=r"algorithm\.baseline: expected one of none, batch_mean, got 'mean'"):
         Reinforce(baseline="mean")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"algorithm\.importance_cap: expected a number of at least 1, got 0\.5"):
+    with pytest.raises(UserError, match=r"algorithm\.importance_cap: expected at least 1, got 0\.5"):
         Reinforce(importance_cap=0.5)

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 ALGORITHMS: dict[str, str] = {
     "grpo": "searchr1.algorithms.grpo:GRPO",
+    "ppo": "searchr1.algorithms.ppo:PPO",
     "reinforce": "searchr1.algorithms.reinforce:Reinforce",
+    "reinforce_pp": "searchr1.algorithms.reinforce_pp:ReinforcePP",
+    "rloo": "searchr1.algorithms.rloo:RLOO",
+    "dr_grpo": "searchr1.algorithms.dr_grpo:DrGRPO",
+    "dapo": "searchr1.algorithms.dapo:DAPO",
+    "gspo": "searchr1.algorithms.gspo:GSPO",
+    "cispo": "searchr1.algorithms.cispo:CISPO",
 }
 """Name in a recipe -> ``module:Class``; torch is imported only when one is asked for."""
 
