@@ -24,6 +24,7 @@ from searchr1.algorithms.grpo import GRPO
 from searchr1.errors import UserError
 from searchr1.training import checkpoint
 from searchr1.training.checkpoint import (
+    checkpoint_steps,
     latest_checkpoint,
     load_checkpoint,
     prune_checkpoints,
@@ -82,7 +83,8 @@ def test_training_continues_bit_for_bit(kind: str, tmp_path: Path) -> None:
     train(resumed, 4)
     assert same(weights(resumed), weights(straight))
     for p, q in zip(resumed.model.parameters(), straight.model.parameters(), strict=True):
-        assert torch.equal(resumed.optimizer.state[p]["exp_avg_sq"], straight.optimizer.state[q]["exp_avg_sq"])
+        ours, theirs = resumed.optimizer.adamw.state[p], straight.optimizer.adamw.state[q]
+        assert torch.equal(ours["exp_avg_sq"], theirs["exp_avg_sq"])
     assert resumed.reference is not None
     assert same(reference, dict(resumed.reference.state_dict()))
 
@@ -96,7 +98,7 @@ def test_a_checkpoint_is_a_hugging_face_model_with_its_tokenizer(tmp_path: Path)
     assert same({k: v.clone() for k, v in loaded.state_dict().items()}, weights(policy))
     assert PreTrainedTokenizerFast.from_pretrained(folder)("w3 w7")["input_ids"] == [3, 7]
     manifest = json.loads((folder / "checkpoint.json").read_text())
-    assert (manifest["format"], manifest["version"], manifest["step"]) == ("searchr1-checkpoint", 1, 12)
+    assert (manifest["format"], manifest["version"], manifest["step"]) == ("searchr1-checkpoint", 2, 12)
     files = {p.name for p in folder.iterdir()}
     assert set(manifest["sha256"]) == files - {"checkpoint.json"}
     assert {"model.safetensors", "config.json", "tokenizer.json", "training_state.pt"} <= files
@@ -246,13 +248,58 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_latest_and_pruning_go_by_number(tmp_path: Path) -> None:
-    assert latest_checkpoint(tmp_path / "absent") is None
-    for name in ("step-9", "step-10", "step-2", "step-11.tmp", "step-x", "notes"):
+    assert (latest_checkpoint(tmp_path / "absent"), checkpoint_steps(tmp_path / "absent")) == (None, [])
+    for name in ("step-9", "step-10", "step-2", "step-30", "step-11.tmp", "step-x", "notes", "best"):
         (tmp_path / name).mkdir()
-    assert latest_checkpoint(tmp_path) == tmp_path / "step-10"
-    assert [p.name for p in prune_checkpoints(tmp_path, 2)] == ["step-2"]
-    assert [p.name for p in prune_checkpoints(tmp_path, 1)] == ["step-9"]
+    assert checkpoint_steps(tmp_path) == [2, 9, 10, 30]
+    assert latest_checkpoint(tmp_path) == tmp_path / "step-30"
+    assert [p.name for p in prune_checkpoints(tmp_path, {2, 10, 30, 99})] == ["step-9"]
+    assert [p.name for p in prune_checkpoints(tmp_path, {10})] == ["step-2", "step-30"]
     assert [p.name for p in remove_stale(tmp_path)] == ["step-11.tmp"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes", "step-10", "step-x"]
-    with pytest.raises(ValueError, match="expected to keep at least 1 checkpoint, got 0"):
-        prune_checkpoints(tmp_path, 0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "notes", "step-10", "step-x"]
+
+
+def test_a_kill_while_pruning_leaves_whole_checkpoints_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before every rename and every removed file in turn."""
+    moments, finished = 0, False
+    while not finished:
+        folder, left = tmp_path / str(moments), moments
+        for step in (1, 2, 3):
+            (folder / f"step-{step}").mkdir(parents=True)
+            for name in ("a", "b"):
+                (folder / f"step-{step}" / name).touch()
+
+        def dying(real: Any) -> Any:
+            def call(*given: Any, **options: Any) -> Any:
+                nonlocal left
+                if left == 0:
+                    raise Killed
+                left -= 1
+                return real(*given, **options)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", dying(Path.rename))
+            patch.setattr(os, "unlink", dying(os.unlink))
+            patch.setattr(os, "rmdir", dying(os.rmdir))
+            try:
+                prune_checkpoints(folder, {2})
+                finished = True
+            except Killed:
+                pass
+        assert all(len(list(p.iterdir())) == 2 for p in folder.iterdir() if not p.name.endswith(".tmp"))
+        remove_stale(folder)
+        prune_checkpoints(folder, {2})
+        assert [p.name for p in folder.iterdir()] == ["step-2"]
+        moments += 1
+    assert moments > 8
+
+
+def test_a_kill_between_two_names_gives_the_old_checkpoint_its_name_back(tmp_path: Path) -> None:
+    policy = Policy(model(), OPTIONS)
+    save_checkpoint(tmp_path, 5, policy, None, {"n": "old"})
+    (tmp_path / "step-5").rename(tmp_path / "step-5.old.tmp")  # and then the new one would have taken its place
+    (tmp_path / "step-5.tmp").mkdir()
+    assert [p.name for p in remove_stale(tmp_path)] == ["step-5.tmp"]
+    assert load_checkpoint(tmp_path / "step-5", policy) == {"n": "old"}

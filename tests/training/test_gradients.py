@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_policies import SAMPLES, STEADY, VOCABULARY, advantages, model, one_by_one, sample, trained
-from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from whole_updates import critic_of, loss_and_gradient, per_token, step_of, tiny_double
 
+from searchr1.algorithms import load_algorithm
 from searchr1.algorithms.base import Algorithm
 from searchr1.algorithms.grpo import GRPO
 from searchr1.algorithms.reinforce import Reinforce
@@ -21,22 +24,6 @@ from searchr1.training.packing import PackedBatch, pack
 from searchr1.types import Sample
 
 FULL = GRPO(clip_low=0.2, clip_high=0.3, kl="k3", kl_coefficient=0.1, entropy_bonus=0.01)
-
-
-def loss_and_gradient(
-    policy: PreTrainedModel, batches: Sequence[PackedBatch], algorithm: Algorithm
-) -> tuple[float, dict[str, float], Tensor]:
-    policy.zero_grad()
-    total, sums = 0.0, dict[str, float]()
-    for batch in batches:
-        loss, metrics = algorithm.loss(batch, policy_logprobs(policy, batch, chunk_tokens=7))
-        loss.backward()
-        total += loss.item()
-        for name, value in metrics.items():
-            old = sums.get(name, 0.0)
-            sums[name] = max(old, value.item()) if name.endswith("_max") else old + value.item()
-    gradient = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
-    return total, sums, gradient.clone()
 
 
 def packed(samples: Sequence[Sample], row_length: int = 0, max_tokens: int = 4096) -> list[PackedBatch]:
@@ -131,33 +118,56 @@ def test_nothing_after_the_observation_reaches_back_to_tokens_before_it() -> Non
     assert policy.get_input_embeddings().weight.grad[[20, 21]].abs().sum() > 0  # context of the second token
 
 
-def tiny_double() -> PreTrainedModel:
-    """GPT-2: the architecture whose every operation stays in double precision (the others' norms are float32)."""
-    torch.manual_seed(3)
-    config = GPT2Config(
-        vocab_size=VOCABULARY, n_positions=32, n_embd=8, n_layer=2, n_head=2, initializer_range=0.4,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    return GPT2LMHeadModel(config).double().train()
+def wide(name: str, **options: Any) -> Any:
+    """The algorithm with bounds that some of the tokens below pass and some do not."""
+    return load_algorithm(name)(**{"clip_low": 0.5, "clip_high": 1.0, **options})
 
 
-def test_finite_differences_of_the_whole_grpo_loss() -> None:
+SMOOTH: dict[str, Any] = {
+    "grpo with k3": FULL,
+    "grpo with k2, entropy and llds": wide("grpo", kl="k2", kl_coefficient=0.2, entropy_bonus=0.05, llds=0.3),
+    "grpo with llds of responses": wide("grpo", llds=0.3, llds_gate="response", aggregate="sequence"),
+    "grpo with dual clip": wide("grpo", dual_clip=1.5),
+    "grpo corrected": wide("grpo", correction="token", correction_cap=1.2),
+    "dr_grpo": wide("dr_grpo", fixed_tokens=9),
+    "gspo": wide("gspo", entropy_bonus=0.05),
+    "ppo": wide("ppo", kl="k3", kl_in="loss", kl_coefficient=0.2, entropy_bonus=0.05, value_coefficient=0.7),
+    "ppo without value clip": wide("ppo", value_clip=0.0),
+}
+"""Losses without a stop-gradient (those of CISPO and REINFORCE have one: see the losses by hand)."""
+
+
+CASES = [(case, "separate") for case in SMOOTH] + [(case, "shared") for case in SMOOTH if SMOOTH[case].needs.values]
+
+
+@pytest.mark.parametrize(("case", "backbone"), CASES)
+def test_finite_differences_of_the_whole_loss(case: str, backbone: str) -> None:
+    """Away from the policy that sampled, over several micro-batches, in random directions of all parameters."""
+    algorithm = SMOOTH[case]
     policy = tiny_double()
+    critic = critic_of(policy, shared=backbone == "shared") if algorithm.needs.values else None
     samples = [sample(n, n, weight=w) for n, w in ((9, 1.0), (5, 0.5), (12, 2.0), (6, 1.0))]
-    batches = packed(samples, row_length=16, max_tokens=24)
+    batches = step_of(samples, per_token(samples), row_length=16, max_tokens=24)
+    if algorithm.correction == "off":
+        batches = [replace(batch, trainer_N=torch.zeros(0)) for batch in batches]
     assert len(batches) > 1
 
     def loss() -> float:
         with torch.no_grad():
-            shares = [FULL.loss(batch, policy_logprobs(policy, batch))[0].item() for batch in batches]
-        return math.fsum(shares)
+            outputs = [
+                policy_logprobs(policy, batch, values=None if critic is None else partial(critic, batch))
+                for batch in batches
+            ]
+            return math.fsum(algorithm.loss(b, o)[0].item() for b, o in zip(batches, outputs, strict=True))
 
-    _, metrics, gradient = loss_and_gradient(policy, batches, FULL)
+    _, metrics, gradient = loss_and_gradient(policy, batches, algorithm, critic)
     assert 0.1 < metrics["clip_fraction"] < 0.9  # both branches of the surrogate are there
-    parameters = list(policy.parameters())
+    assert metrics["llds"] > 0
+    trained_parameters = [*policy.parameters(), *([] if critic is None else critic.parameters())]
+    parameters = [p for p in trained_parameters if p.grad is not None]
     generator = torch.Generator().manual_seed(1)
     step = 1e-6
-    for _ in range(8):
+    for _ in range(6):
         direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
         ends = []
         for sign in (1, -1):
@@ -169,3 +179,32 @@ def test_finite_differences_of_the_whole_grpo_loss() -> None:
                     p.add_(d, alpha=-sign * step)
         expected = gradient @ torch.cat([d.flatten() for d in direction])
         assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(expected.item(), rel=1e-5, abs=1e-7)
+
+
+def test_a_separate_critic_and_the_policy_do_not_touch_each_other() -> None:
+    """The value loss has no gradient for the policy, and the policy's loss none for the critic."""
+    samples = [sample(n, n) for n in (9, 5)]
+    batches = step_of(samples, per_token(samples))
+    gradients = {}
+    for coefficient in (0.0, 1.0):
+        policy = tiny_double()
+        critic = critic_of(policy)
+        loss_and_gradient(policy, batches, wide("ppo", value_coefficient=coefficient), critic)
+        gradients[coefficient] = [
+            torch.cat([p.grad.flatten() for p in part.parameters() if p.grad is not None]) for part in (policy, critic)
+        ]
+    assert torch.equal(gradients[0.0][0], gradients[1.0][0])
+    assert gradients[0.0][1].abs().max() == 0
+    assert gradients[1.0][1].abs().max() > 0
+
+
+def test_a_shared_backbone_feels_both() -> None:
+    samples = [sample(n, n) for n in (9, 5)]
+    batches = step_of(samples, per_token(samples))
+    gradients = []
+    for coefficient in (0.0, 1.0):
+        policy = tiny_double()
+        algorithm = wide("ppo", value_coefficient=coefficient)
+        loss_and_gradient(policy, batches, algorithm, critic_of(policy, shared=True))
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None]))
+    assert (gradients[0] - gradients[1]).abs().max() > 1e-3

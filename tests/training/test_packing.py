@@ -19,7 +19,8 @@ C = Sample((1, 2), (False, False), (0.0, 0.0), 0.0, "q")
 
 def test_two_samples_in_one_row() -> None:
     values = torch.tensor([0.1, 0.2, 0.3])
-    [batch] = pack([A, C, B], advantages_N=values, reference_N=-values, row_length=6)
+    others = {"trainer_N": 2 * values, "returns_N": 3 * values, "values_N": 4 * values}
+    [batch] = pack([A, C, B], advantages_N=values, reference_N=-values, **others, row_length=6)
     # The tokens after a sample's last trained one, and that one itself as an input, are not needed.
     assert batch.input_ids.tolist() == [[5, 6, 7, 4]]
     assert batch.segment_ids.tolist() == [[0, 0, 0, 2]]
@@ -31,8 +32,12 @@ def test_two_samples_in_one_row() -> None:
     assert batch.behaviour_N.tolist() == [-1.0, -2.0, -3.0]
     assert batch.advantages_N.tolist() == values.tolist()
     assert batch.reference_N.tolist() == (-values).tolist()
+    for name, numbers in others.items():
+        assert getattr(batch, name).tolist() == numbers.tolist()
+    assert batch.action_N.tolist() == [0, 1, 2]  # an observation stands between the first two
     assert batch.weights_N.tolist() == [0.5, 0.5, 1.0]
     assert batch.total_tokens == 3
+    assert batch.total_samples == 2  # C has nothing to train
 
 
 def test_one_row_each_when_rows_are_as_long_as_the_longest_sample() -> None:
@@ -50,7 +55,17 @@ def test_micro_batches_share_the_denominator() -> None:
     assert second.input_ids.tolist() == [[4]]
     assert (first.total_tokens, second.total_tokens) == (3, 3)
     assert second.flat_N.tolist() == [2]
-    assert [b.total_tokens for b in pack([A, B], max_tokens=3, total_tokens=40)] == [40, 40]
+    assert (first.total_samples, second.total_samples) == (2, 2)
+    whole = pack([A, B], max_tokens=3, total_tokens=40, total_samples=9)
+    assert [(b.total_tokens, b.total_samples) for b in whole] == [(40, 9), (40, 9)]
+
+
+def test_actions_are_runs_of_trained_tokens_in_one_sample() -> None:
+    masks = [(0, 1, 1, 0, 1, 0, 0, 1, 1), (0, 0, 1), (0, 1, 0, 0)]
+    samples = [Sample((7,) * len(m), tuple(map(bool, m)), (-1.0,) * len(m), 1.0, "q") for m in masks]
+    [batch] = pack(samples)
+    assert batch.sample_N.tolist() == [0, 0, 0, 0, 0, 1, 2]
+    assert batch.action_N.tolist() == [0, 0, 1, 2, 2, 3, 4]
 
 
 def test_padding_id_and_end_of_sequence_id_are_ordinary_tokens() -> None:
@@ -66,10 +81,11 @@ def test_errors() -> None:
         pack([A, Sample((1,), (True,), (-1.0,), 0.0, "q")])
     with pytest.raises(UserError, match="sample 0 needs 3 tokens in a row, more than max_tokens = 2"):
         pack([A, B], max_tokens=2)
-    with pytest.raises(ValueError, match=r"expected one advantage per trained token \(3\), got 5"):
+    with pytest.raises(ValueError, match=r"expected advantages_N to have one entry per trained token \(3\), got 5"):
         pack([A, B], advantages_N=torch.zeros(5))
-    with pytest.raises(ValueError, match=r"expected one reference log-probability per trained token \(3\), got 2"):
-        pack([A, B], reference_N=torch.zeros(2))
+    for name in ("reference_N", "trainer_N", "returns_N", "values_N"):
+        with pytest.raises(ValueError, match=rf"expected {name} to have one entry per trained token \(3\), got 2"):
+            pack([A, B], **{name: torch.zeros(2)})
     with pytest.raises(ValueError, match="sample 0: expected as many mask and log-probability entries as tokens"):
         pack([Sample((1, 2), (False,), (0.0,), 0.0, "q")])
 

@@ -90,7 +90,8 @@ def test_metrics_do_not_depend_on_the_micro_batches() -> None:
     assert many > one == 1
     assert split == pytest.approx(whole, rel=1e-4)
     assert split.keys() == {
-        "loss", "grad_norm", "learning_rate", "clip_fraction", "kl", "entropy", "ratio_max"
+        "loss", "grad_norm", "learning_rate", "clip_fraction", "kl", "entropy", "ratio_max", "difference_max",
+        "llds", "good_logprob", "good_tokens",
     }  # fmt: skip
     torch.testing.assert_close(after_split, after_whole, rtol=0, atol=1e-3)
 
@@ -134,9 +135,9 @@ def test_dropout_is_off() -> None:
 def test_clipping_and_schedule() -> None:
     options = Optimization(learning_rate=1e-2, warmup_updates=2, max_grad_norm=1e-3)
     policy = Policy(model(), options)
-    assert policy.optimizer.param_groups[0]["weight_decay"] == 0.01
-    assert policy.optimizer.param_groups[1]["weight_decay"] == 0.0
-    assert all(p.ndim < 2 for p in policy.optimizer.param_groups[1]["params"])
+    assert policy.optimizer.adamw.param_groups[0]["weight_decay"] == 0.01
+    assert policy.optimizer.adamw.param_groups[1]["weight_decay"] == 0.0
+    assert all(p.ndim < 2 for p in policy.optimizer.adamw.param_groups[1]["params"])
     batches = pack(SAMPLES, advantages_N=advantages(SAMPLES))
     metrics = [policy.update(batches, GRPO().loss) for _ in range(3)]
     assert [m["learning_rate"] for m in metrics] == [5e-3, 1e-2, 1e-2]
@@ -144,7 +145,7 @@ def test_clipping_and_schedule() -> None:
     # After one step Adam's first moment is (1 - beta1) times the clipped gradient.
     fresh = Policy(model(), options)
     fresh.update(batches, GRPO().loss)
-    moments = [fresh.optimizer.state[p]["exp_avg"].flatten() for p in fresh.model.parameters()]
+    moments = [fresh.optimizer.adamw.state[p]["exp_avg"].flatten() for p in fresh.model.parameters()]
     assert torch.cat(moments).norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
 
 

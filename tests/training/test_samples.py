@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from searchr1.algorithms.base import experience
 from searchr1.training.samples import gather, mini_batches, score_environment, split, to_sample
 from searchr1.types import Question, Sample, Scored, Segment, Source, StopReason, Trajectory
 
@@ -42,6 +43,30 @@ def test_only_sampled_tokens_are_trained() -> None:
 def test_without_the_mask_the_prompt_alone_is_left_out() -> None:
     sample = to_sample(Scored(TRAJECTORY, 0.5, {}), "g", mask_environment=False)
     assert sample.mask == (False, False, True, True, True, True, True)
+
+
+def test_what_a_turn_earned_stands_on_the_last_token_that_the_policy_wrote_in_it() -> None:
+    sample = to_sample(Scored(TRAJECTORY, 1.5, {}, (0.5, 0.75)), "g")
+    assert sample.turn_rewards == ((3, 0.5), (6, 0.75))
+    assert experience([sample]).rewards_N.tolist() == [0.0, 0.5, 1.0]  # what no turn earned is the last token's
+    assert to_sample(Scored(TRAJECTORY, 1.5, {}, (0.0, 0.75)), "g").turn_rewards == ((6, 0.75),)
+    assert to_sample(Scored(TRAJECTORY, 1.5, {}), "g").turn_rewards == ()
+
+
+def test_turn_rewards_stand_on_the_same_tokens_where_documents_are_trained_too() -> None:
+    sample = to_sample(Scored(TRAJECTORY, 1.5, {}, (0.5, 0.75)), "g", mask_environment=False)
+    assert experience([sample]).rewards_N.tolist() == [0.0, 0.5, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("stop", StopReason)
+def test_a_sample_that_filled_the_context_is_marked(stop: StopReason) -> None:
+    cut = stop is StopReason.OUT_OF_TOKENS
+    assert to_sample(Scored(replace(TRAJECTORY, stop=stop), 0.0, {}), "g").cut == cut
+
+
+def test_rewards_of_more_turns_than_the_policy_wrote_are_refused() -> None:
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        to_sample(Scored(TRAJECTORY, 1.5, {}, (0.5, 0.5, 0.5)), "g")
 
 
 class Scores:

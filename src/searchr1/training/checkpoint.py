@@ -3,6 +3,7 @@
     checkpoints/step-40/   model.safetensors, config.json, tokenizer files   Hugging Face format
                            training_state.pt                                  optimiser, schedule, random states, state
                            checkpoint.json                                    format version, sha256 of every other file
+    checkpoints/best/      the same of the best step (``best.py``)
 
 Everything is written to ``step-40.tmp`` and flushed to disk before the folder gets its name, so a folder called
 ``step-N`` is always whole. ``checkpoint.json`` guards against what happens later (bad copies, bad disks).
@@ -17,6 +18,7 @@ import pickle
 import random
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "checkpoint.json"
 STATE = "training_state.pt"
-FORMAT = {"format": "searchr1-checkpoint", "version": 1}
+FORMAT = {"format": "searchr1-checkpoint", "version": 2}
 
 
 def save_checkpoint(
@@ -52,23 +54,18 @@ def save_checkpoint(
     temporary.mkdir(parents=True)
     try:
         with quiet():
-            policy.model.save_pretrained(temporary)
+            policy.model.save_pretrained(temporary, state_dict=dict(policy.weights()))
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
         torch.save(
-            {
-                "optimizer": policy.optimizer.state_dict(),
-                "updates": policy.updates,
-                "random": _random_states(),
-                "state": encoded,
-            },
+            {"policy": policy.training_state(), "random": _random_states(), "state": encoded},
             temporary / STATE,
         )
         manifest = FORMAT | {"step": step, "sha256": _hashes(temporary)}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         for path in [*temporary.rglob("*"), temporary]:
-            _flush(path)
-        _replace(temporary, final)
+            flush(path)
+        replace_folder(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
@@ -86,11 +83,11 @@ def load_checkpoint(folder: Path, policy: Policy) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise UserError(f"{folder / STATE} cannot be read: {error}") from error
     try:
-        policy.model.load_state_dict(load_model(folder).state_dict())
-        policy.optimizer.load_state_dict(saved["optimizer"])
+        if not policy.adapted:  # the weights beside an adapter are those that the run started from
+            policy.model.load_state_dict(load_model(folder).state_dict())
+        policy.load_training_state(saved["policy"])
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{folder} holds another model than the run's: {str(error).splitlines()[0]}") from error
-    policy.updates = saved["updates"]
     _restore_random_states(saved["random"])
     state: dict[str, Any] = json.loads(saved["state"])
     return state
@@ -113,17 +110,20 @@ def verify_checkpoint(folder: Path) -> int:
     return step
 
 
+def checkpoint_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in ``folder``, ascending; none where it does not exist."""
+    return sorted(int(m[1]) for path in folder.glob("step-*") if (m := re.fullmatch(r"step-(\d+)", path.name)))
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the highest step in ``folder``, or None."""
-    checkpoints = _checkpoints(folder)
-    return checkpoints[-1] if checkpoints else None
+    steps = checkpoint_steps(folder)
+    return folder / f"step-{steps[-1]}" if steps else None
 
 
-def prune_checkpoints(folder: Path, keep: int) -> list[Path]:
-    """Remove all but the ``keep`` (at least 1) newest checkpoints; returns what was removed."""
-    if keep < 1:
-        raise ValueError(f"expected to keep at least 1 checkpoint, got {keep}")
-    removed = _checkpoints(folder)[:-keep]
+def prune_checkpoints(folder: Path, keep: Collection[int]) -> list[Path]:
+    """Remove the checkpoints of all other steps than ``keep``; returns what was removed."""
+    removed = [folder / f"step-{step}" for step in checkpoint_steps(folder) if step not in keep]
     for path in removed:
         discarded = path.with_name(path.name + ".tmp")  # loses its name first: a kill here leaves no half of it
         shutil.rmtree(discarded, ignore_errors=True)
@@ -133,20 +133,21 @@ def prune_checkpoints(folder: Path, keep: int) -> list[Path]:
 
 
 def remove_stale(folder: Path) -> list[Path]:
-    """Remove what a killed run left half-written; call it when a run starts. Returns what was removed."""
-    stale = sorted(folder.glob("step-*.tmp"))
+    """Remove what a killed run left half-written; call it when a run starts. Returns what was removed.
+
+    A whole checkpoint that was about to be replaced gets its name back where its successor did not take it yet.
+    """
+    for old in folder.glob("*.old.tmp"):
+        final = old.with_name(old.name.removesuffix(".old.tmp"))
+        if not final.exists():
+            old.rename(final)
+    stale = sorted([*folder.glob("step-*.tmp"), *folder.glob("best*.tmp")])
     for path in stale:
         shutil.rmtree(path)
     return stale
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders by ascending step."""
-    found = [(int(m[1]), p) for p in folder.glob("step-*") if (m := re.fullmatch(r"step-(\d+)", p.name))]
-    return [path for _, path in sorted(found)]
-
-
-def _replace(temporary: Path, final: Path) -> None:
+def replace_folder(temporary: Path, final: Path) -> None:
     """Give ``temporary`` its final name, so that at no moment a partial folder has it."""
     if final.exists():
         old = final.with_name(final.name + ".old.tmp")
@@ -156,10 +157,10 @@ def _replace(temporary: Path, final: Path) -> None:
         shutil.rmtree(old)
     else:
         temporary.rename(final)
-    _flush(final.parent)
+    flush(final.parent)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Have the disk hold what was written to a file or a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

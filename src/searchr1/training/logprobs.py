@@ -1,8 +1,9 @@
 """What the policy says of the trained tokens: log-probabilities, entropies and values, with gradients.
 
-The decoder runs over packed rows under an explicit block-diagonal causal mask; only the hidden states that predict a
-trained token go on to the output head, in chunks whose logits are recomputed in the backward pass. So logits over
-the vocabulary exist for one chunk at a time, however long the trajectories are.
+The decoder runs over samples end to end, each with an attention of its own (``attention``), or where the model does
+not allow that over packed rows under a block-diagonal causal mask. Only the hidden states that predict a trained token
+go on to the output head, in chunks whose logits are recomputed in the backward pass (``head``). So logits over the
+vocabulary exist for one chunk at a time, however long the trajectories are.
 
 Log-probabilities are those of the softmax at the sampling temperature. A distribution cut by top-p is another one,
 and a ratio between the two is not an importance ratio: train with ``top_p = 1``.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +21,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from searchr1.errors import UserError
+from searchr1.training.attention import packed_states, separates
+from searchr1.training.head import linear_scores
 from searchr1.training.packing import PackedBatch
 
 if TYPE_CHECKING:
@@ -39,7 +43,7 @@ def policy_logprobs(
     packed: PackedBatch,
     *,
     temperature: float = 1.0,
-    chunk_tokens: int = 1024,
+    chunk_tokens: int = 256,
     with_entropy: bool = True,
     values: Callable[[Tensor], Tensor] | None = None,
 ) -> TokenScores:
@@ -50,7 +54,39 @@ def policy_logprobs(
     """
     if not temperature > 0:
         raise UserError(f"temperature: training needs a number above 0, got {temperature} (greedy has no gradient)")
-    hidden_NH = _hidden_states(model, packed)
+    hidden_NH = hidden_states(model, packed)
+    score = _plain_scores if _head_is_plain(model) else _any_scores
+    logprobs_N, entropy_N = score(model, hidden_NH, packed.targets_N, temperature, chunk_tokens, with_entropy)
+    return TokenScores(
+        logprobs_N=logprobs_N,
+        entropy_N=entropy_N,
+        values_N=values(hidden_NH).reshape(-1) if values is not None else hidden_NH.new_zeros(0),
+    )
+
+
+def _plain_scores(
+    model: PreTrainedModel, hidden_NH: Tensor, targets_N: Tensor, temperature: float, chunk: int, with_entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies under a head that is one matrix, times a number."""
+    weight_VH = _untyped(model).get_output_embeddings().weight
+    scale = _head_scale(model.config) / temperature
+    reduced = torch.is_autocast_enabled(hidden_NH.device.type)
+    with torch.autocast(hidden_NH.device.type, enabled=False):
+        return linear_scores(
+            hidden_NH.to(weight_VH.dtype),
+            weight_VH,
+            targets_N,
+            scale=scale,
+            chunk_tokens=chunk,
+            with_entropy=with_entropy,
+            reduced=reduced,
+        )
+
+
+def _any_scores(
+    model: PreTrainedModel, hidden_NH: Tensor, targets_N: Tensor, temperature: float, chunk: int, with_entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """The same under any head, differentiated by autograd, which keeps more tensors of a chunk's size at a time."""
 
     def score(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = head_logits(model, hidden) / temperature
@@ -60,16 +96,30 @@ def policy_logprobs(
             return logprobs, logprobs.new_zeros(0)
         return logprobs, normaliser - ((logits - normaliser[:, None]).exp() * logits).sum(-1)
 
-    chunks = zip(torch.split(hidden_NH, chunk_tokens), torch.split(packed.targets_N, chunk_tokens), strict=True)
+    chunks = zip(torch.split(hidden_NH, chunk), torch.split(targets_N, chunk), strict=True)
     if torch.is_grad_enabled():
         scored = [checkpoint(score, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in chunks]
     else:
         scored = [score(h, t) for h, t in chunks]
-    return TokenScores(
-        logprobs_N=torch.cat([logprobs for logprobs, _ in scored]),
-        entropy_N=torch.cat([entropy for _, entropy in scored]),
-        values_N=values(hidden_NH).reshape(-1) if values is not None else hidden_NH.new_zeros(0),
+    return torch.cat([logprobs for logprobs, _ in scored]), torch.cat([entropy for _, entropy in scored])
+
+
+def _head_is_plain(model: PreTrainedModel) -> bool:
+    """Whether the head is one float32 or float64 matrix and nothing watches its calls, as sharding of weights does."""
+    head = _untyped(model).get_output_embeddings()
+    return (
+        type(head) is torch.nn.Linear
+        and head.bias is None
+        and head.weight.dtype in (torch.float32, torch.float64)
+        and not head._forward_hooks
+        and not head._forward_pre_hooks
+        and not getattr(model.config, "final_logit_softcapping", None)
     )
+
+
+def _head_scale(config: Any) -> float:
+    """The number that a model multiplies its logits by (Cohere), or divides them by (Granite)."""
+    return (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
 
 
 def block_mask(segment_ids: Tensor) -> Tensor:
@@ -94,7 +144,7 @@ def head_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
         logits: Tensor = head(hidden.to(head.weight.dtype))
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     config = model.config
-    logits = logits * (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    logits = logits * _head_scale(config)
     cap = getattr(config, "final_logit_softcapping", None)
     return torch.tanh(logits / cap) * cap if cap else logits
 
@@ -121,7 +171,7 @@ def _untyped(model: PreTrainedModel) -> Any:
     return model
 
 
-def _hidden_states(model: PreTrainedModel, packed: PackedBatch) -> Tensor:
+def hidden_states(model: PreTrainedModel, packed: PackedBatch) -> Tensor:
     """Hidden states [N, H] at the positions that predict a trained token."""
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
@@ -132,6 +182,8 @@ def _hidden_states(model: PreTrainedModel, packed: PackedBatch) -> Tensor:
             f"a sample of {longest} tokens does not fit the model's sliding attention window of {window}: shorten the "
             "trajectories, or use a model with full attention"
         )
+    if separates(model):
+        return _separate_states(model, packed)
     mask = block_mask(packed.segment_ids)
     attention = config._attn_implementation
     if attention not in ("sdpa", "eager"):
@@ -145,4 +197,22 @@ def _hidden_states(model: PreTrainedModel, packed: PackedBatch) -> Tensor:
     states: Tensor = decoder(
         input_ids=packed.input_ids, attention_mask=mask, position_ids=packed.position_ids, use_cache=False
     ).last_hidden_state
-    return states.flatten(0, 1).index_select(0, packed.index_N)
+    return predicting(states, packed)
+
+
+def _separate_states(model: PreTrainedModel, packed: PackedBatch) -> Tensor:
+    """The same without rows: the padding left out, samples end to end."""
+    real = (packed.segment_ids >= 0).flatten()
+    positions = packed.position_ids.flatten()[real]
+    starts = [*(positions == 0).nonzero().flatten().tolist(), len(positions)]
+    lengths = [end - start for start, end in pairwise(starts)]
+    states = packed_states(model, packed.input_ids.flatten()[real], positions, lengths)
+    return predicting(states, packed)
+
+
+def predicting(states: Tensor, packed: PackedBatch) -> Tensor:
+    """Those of a decoder's states, padded [R, L, H] or not [1, T, H], that predict a trained token: [N, H]."""
+    index_N = packed.index_N
+    if states.shape[:2] != packed.input_ids.shape:
+        index_N = ((packed.segment_ids >= 0).flatten().cumsum(0) - 1)[index_N]
+    return states.flatten(0, 1).index_select(0, index_N)

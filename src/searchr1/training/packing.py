@@ -7,7 +7,7 @@ tokens, in sample order, so that the order does not depend on where a sample was
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -25,8 +25,9 @@ class PackedBatch:
     ``segment_ids`` [R, L] is the sample a token belongs to (-1: padding); ``position_ids`` restart with every sample.
     The hidden state at flat position ``index_N`` (row * L + column) predicts the trained token ``targets_N``.
     ``flat_N`` is the trained token's number among those of all samples that were packed together: what
-    ``advantages_N``, ``reference_N`` and the rest were gathered by, and what scatters scores back.
-    ``total_tokens`` counts the trained tokens of all micro-batches of the step.
+    ``advantages_N``, ``reference_N`` and the rest were gathered by, and what scatters scores back. ``action_N``
+    numbers the runs of consecutive trained tokens. ``total_tokens`` and ``total_samples`` count the trained tokens and
+    the samples of all micro-batches of the step.
     """
 
     input_ids: Tensor
@@ -36,11 +37,16 @@ class PackedBatch:
     targets_N: Tensor
     flat_N: Tensor
     sample_N: Tensor
+    action_N: Tensor
     behaviour_N: Tensor
     advantages_N: Tensor
     reference_N: Tensor
+    trainer_N: Tensor
+    returns_N: Tensor
+    values_N: Tensor
     weights_N: Tensor
     total_tokens: int
+    total_samples: int
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch with its tensors on ``device``."""
@@ -66,17 +72,22 @@ def pack(
     *,
     advantages_N: Tensor | None = None,
     reference_N: Tensor | None = None,
+    trainer_N: Tensor | None = None,
+    returns_N: Tensor | None = None,
+    values_N: Tensor | None = None,
     row_length: int = 0,
     max_tokens: int = 4096,
     total_tokens: int | None = None,
+    total_samples: int | None = None,
 ) -> list[PackedBatch]:
     """Pack one optimiser step's samples into micro-batches of at most ``max_tokens`` tokens, padding included.
 
     First-fit decreasing into rows of max(``row_length``, longest sample) tokens; each micro-batch is then cut to its
     own longest row. Rows are as short as they can be by default: attention costs the square of the row. Tokens after
     the last trained one are left out (nothing trained depends on them), and so are samples without a trained token.
-    ``advantages_N`` and ``reference_N`` hold one value per trained token of all samples, in sample order (without:
-    zeros, and none); ``total_tokens`` is the denominator of the loss when other ranks hold more of the step.
+    ``advantages_N`` and the other tensors hold one value per trained token of all samples, in sample order (without:
+    zeros for advantages, none for the others); ``total_tokens`` and ``total_samples`` are the denominators of the
+    loss when other ranks hold more of the step.
 
     >>> a = Sample((5, 6, 7, 8), (False, True, False, True), (0.0, -1.0, 0.0, -2.0), 1.0, "q")
     >>> b = Sample((9, 4), (False, True), (0.0, -3.0), 0.0, "q")
@@ -90,9 +101,18 @@ def pack(
     length, and ``UserError`` when a sample is longer than ``max_tokens``.
     """
     pieces, trained = _pieces(samples)
-    for name, given in (("advantage", advantages_N), ("reference log-probability", reference_N)):
-        if given is not None and len(given) != trained:
-            raise ValueError(f"expected one {name} per trained token ({trained}), got {len(given)}")
+    given = {
+        "advantages_N": torch.zeros(trained) if advantages_N is None else advantages_N,
+        "reference_N": reference_N,
+        "trainer_N": trainer_N,
+        "returns_N": returns_N,
+        "values_N": values_N,
+    }
+    per_token: dict[str, Tensor] = {}
+    for name, values in given.items():
+        if values is not None and len(values) not in (0, trained):
+            raise ValueError(f"expected {name} to have one entry per trained token ({trained}), got {len(values)}")
+        per_token[name] = torch.zeros(0) if values is None else values.float()
     longest = max((len(p.token_ids) for p in pieces), default=0)
     if longest > max_tokens:
         sample = max(pieces, key=lambda p: len(p.token_ids)).sample
@@ -100,13 +120,10 @@ def pack(
             f"sample {sample} needs {longest} tokens in a row, more than max_tokens = {max_tokens}: raise max_tokens, "
             "or shorten the trajectories"
         )
-    advantages_N = torch.zeros(trained) if advantages_N is None else advantages_N.float()
-    reference_N = torch.zeros(0) if reference_N is None else reference_N.float()
     rows = _fill_rows(pieces, max(longest, min(row_length, max_tokens)))
-    return [
-        _collate(samples, chunk, advantages_N, reference_N, trained if total_tokens is None else total_tokens)
-        for chunk in _micro_batches(rows, max_tokens)
-    ]
+    tokens = trained if total_tokens is None else total_tokens
+    counted = len(pieces) if total_samples is None else total_samples
+    return [_collate(samples, chunk, per_token, tokens, counted) for chunk in _micro_batches(rows, max_tokens)]
 
 
 def _pieces(samples: Sequence[Sample]) -> tuple[list[_Piece], int]:
@@ -162,9 +179,9 @@ def _micro_batches(rows: Sequence[list[_Piece]], max_tokens: int) -> list[list[l
 def _collate(
     samples: Sequence[Sample],
     rows: Sequence[Sequence[_Piece]],
-    advantages_N: Tensor,
-    reference_N: Tensor,
+    per_token: Mapping[str, Tensor],
     total_tokens: int,
+    total_samples: int,
 ) -> PackedBatch:
     width = _length(rows[0])
     input_ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -191,9 +208,22 @@ def _collate(
         targets_N=torch.tensor([sample.token_ids[at] for sample, _, at in tokens], dtype=torch.long),
         flat_N=flat_N,
         sample_N=torch.tensor([number for _, number, _ in tokens], dtype=torch.long),
+        action_N=torch.tensor(_actions(placed), dtype=torch.long),
         behaviour_N=torch.tensor([sample.logprobs[at] for sample, _, at in tokens], dtype=torch.float32),
-        advantages_N=advantages_N[flat_N],
-        reference_N=reference_N[flat_N] if len(reference_N) else reference_N,
         weights_N=torch.tensor([sample.weight for sample, _, _ in tokens], dtype=torch.float32),
         total_tokens=total_tokens,
+        total_samples=total_samples,
+        **{name: values[flat_N] if len(values) else values for name, values in per_token.items()},
     )
+
+
+def _actions(placed: Sequence[tuple[_Piece, int]]) -> list[int]:
+    """For every trained token the number of its run: a new one where a sample begins or an observation intervened."""
+    numbers, number = [], -1
+    for piece, _ in placed:
+        before = -1
+        for at in piece.trained:
+            number += at != before + 1 or before < 0
+            numbers.append(number)
+            before = at
+    return numbers

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,12 @@ from torch import Tensor
 
 from searchr1.errors import NumericalError, UserError
 from searchr1.tokenization import quiet
+from searchr1.training.adapter import adapter_off, adapter_state, add_adapter, merged_state
+from searchr1.training.attention import separate_samples
+from searchr1.training.critic import ValueModel
 from searchr1.training.logprobs import TokenScores, check_head, policy_logprobs
-from searchr1.training.optimization import Optimization
+from searchr1.training.optimization import Critic, Lora, Optimization
+from searchr1.training.optimizer import Optimizer
 from searchr1.training.packing import PackedBatch
 
 if TYPE_CHECKING:
@@ -29,7 +35,7 @@ LossFunction = Callable[[PackedBatch, TokenScores], tuple[Tensor, Mapping[str, T
 
 
 class Policy:
-    """A model being trained. ``updates`` counts its optimiser steps, and is all the schedule's state."""
+    """A model being trained, and its critic. Their counts of updates are all that their schedules depend on."""
 
     def __init__(
         self,
@@ -38,55 +44,61 @@ class Policy:
         *,
         temperature: float = 1.0,
         reference: bool = False,
+        critic: Critic | None = None,
+        lora: Lora | None = None,
     ) -> None:
-        """``temperature`` is the sampling temperature; ``reference=True`` keeps a frozen copy of the model as it is."""
+        """``temperature`` is the sampling temperature; ``reference=True`` keeps a frozen copy of the model as it is.
+
+        With ``lora`` of a rank above 0 the copy is not needed: the reference is the model without its adapter.
+        """
         self.optimization = optimization or Optimization()
         self.temperature = temperature
         self.model = model
-        self.updates = 0
+        self.updates, self.critic_updates = 0, 0
+        self.rate_scale = 1.0
+        """Factor of all learning rates, for a run that goes on more carefully after an alarm."""
         _disable_dropout(model)
         check_head(model)
-        self.reference = _frozen_copy(model) if reference else None
+        separate_samples(model)
+        self.adapted = lora is not None and lora.rank > 0
+        self.reference = _frozen_copy(model) if reference and not self.adapted else None
+        self._has_reference = reference
+        if lora is not None and self.adapted:
+            add_adapter(model, lora)
         untyped: Any = model
         if self.optimization.gradient_checkpointing:
             old_name = "gradient_checkpointing_enable"  # before transformers 5.20 or so
             enable = getattr(untyped, "activation_checkpointing_enable", None) or getattr(untyped, old_name)
             enable({"use_reentrant": False})
         untyped.train()
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {
-                    "params": [p for p in self._parameters if p.ndim >= 2],
-                    "weight_decay": self.optimization.weight_decay,
-                },
-                {"params": [p for p in self._parameters if p.ndim < 2], "weight_decay": 0.0},
-            ],
-            lr=self.optimization.learning_rate,
-            betas=(self.optimization.beta1, self.optimization.beta2),
-        )
+        self.optimizer = Optimizer(model, self.optimization, self.optimization)
+        self.critic: ValueModel | None = None
+        self.critic_optimizer: Optimizer | None = None
+        if critic is not None:
+            self.critic = ValueModel(model, shared=critic.backbone == "shared")
+            self.critic_optimizer = Optimizer(self.critic, self.optimization, critic)
 
-    def update(self, batches: Sequence[PackedBatch], loss_function: LossFunction) -> dict[str, float]:
+    def update(
+        self, batches: Sequence[PackedBatch], loss_function: LossFunction, *, critic_alone: bool = False
+    ) -> dict[str, float]:
         """One optimiser step over micro-batches. Returns ``loss``, ``grad_norm``, ``learning_rate`` and the metrics.
 
-        Raises ``NumericalError`` when the loss or the gradient norm is not finite: weights, optimiser and schedule
-        are then as they were. ``grad_norm`` is the norm before clipping.
+        ``critic_alone`` leaves the policy as it is. Raises ``NumericalError`` when the loss or a gradient norm is not
+        finite: weights, optimiser and schedule are then as they were. ``grad_norm`` is the norm before clipping.
         """
         if not batches:
             raise ValueError("an update needs at least one micro-batch; skip the step when no sample is kept")
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear()
         metrics: dict[str, Tensor] = {}
         for packed in batches:
             packed = packed.to(self.model.device)
-            loss, shares = loss_function(packed, self._scores(self.model, packed))
+            loss, shares = loss_function(packed, self._scores(self.model, packed, critic=self.critic))
             self._require_finite("loss", loss.detach())
             torch.autograd.backward(loss)
             for name, value in {"loss": loss.detach(), **shares}.items():
                 combine = torch.maximum if name.endswith("_max") else torch.add
                 metrics[name] = combine(metrics[name], value) if name in metrics else value
-        rate = self.optimization.learning_rate_at(self.updates)
-        norm = self._step(rate)
-        return {name: float(value) for name, value in metrics.items()} | {"grad_norm": norm, "learning_rate": rate}
+        return {name: float(value) for name, value in metrics.items()} | self._step(critic_alone)
 
     @torch.no_grad()
     def score(self, batches: Sequence[PackedBatch], *, reference: bool = False) -> Tensor:
@@ -94,21 +106,69 @@ class Policy:
 
         ``reference=True`` asks the frozen reference instead of the current policy.
         """
-        if reference and self.reference is None:
+        if reference and not self._has_reference:
             raise ValueError("this policy keeps no reference; make it with reference=True")
         model = self.reference if reference and self.reference is not None else self.model
-        scores_N = torch.empty(sum(len(packed.flat_N) for packed in batches))
-        for packed in batches:
-            scores = self._scores(model, packed.to(model.device), with_entropy=False)
-            scores_N[packed.flat_N.cpu()] = scores.logprobs_N.float().cpu()
-        return scores_N
+        with adapter_off(self.model) if reference and self.adapted else nullcontext():
+            return self._over(batches, lambda packed: self._scores(model, packed, with_entropy=False).logprobs_N)
+
+    @torch.no_grad()
+    def values(self, batches: Sequence[PackedBatch]) -> Tensor:
+        """The critic's values of the states before all trained tokens, in sample order, on the CPU: float32 [N]."""
+        critic = self.critic
+        if critic is None:
+            raise ValueError("this policy has no critic; make it with critic=Critic()")
+        return self._over(
+            batches, lambda packed: self._scores(self.model, packed, critic=critic, with_entropy=False).values_N
+        )
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Names and current tensors (not copies), for ``Engine.load``."""
-        for name, value in self.model.state_dict().items():
+        """Names and tensors of the plain model, for engines and checkpoints; an adapter is merged into copies."""
+        state = merged_state(self.model) if self.adapted else self.model.state_dict()
+        for name, value in state.items():
             yield name, value.detach()
 
-    def _scores(self, model: PreTrainedModel, packed: PackedBatch, *, with_entropy: bool = True) -> TokenScores:
+    def training_state(self) -> dict[str, Any]:
+        """Everything but the model's weights and the reference, as tensors and plain values."""
+        state = {"optimizer": self.optimizer.state(), "updates": self.updates}
+        if self.adapted:
+            state["adapter"] = adapter_state(self.model)
+        if self.critic is not None and self.critic_optimizer is not None:
+            state |= {
+                "critic": self.critic.state_dict(),
+                "critic_optimizer": self.critic_optimizer.state(),
+                "critic_updates": self.critic_updates,
+            }
+        return state
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse of ``training_state``. Raises ``ValueError`` or ``RuntimeError`` for another policy's."""
+        for part, present in (("critic", self.critic is not None), ("adapter", self.adapted)):
+            if present != (part in state):
+                raise ValueError(f"one of the two has {part}s and the other has none")
+        if self.adapted:
+            self.model.load_state_dict(state["adapter"], strict=False)
+        self.optimizer.load(state["optimizer"])
+        if self.critic is not None and self.critic_optimizer is not None:
+            self.critic.load_state_dict(state["critic"])
+            self.critic_optimizer.load(state["critic_optimizer"])
+            self.critic_updates = state["critic_updates"]
+        self.updates = state["updates"]
+
+    def _over(self, batches: Sequence[PackedBatch], scored: Callable[[PackedBatch], Tensor]) -> Tensor:
+        scores_N = torch.empty(sum(len(packed.flat_N) for packed in batches))
+        for packed in batches:
+            scores_N[packed.flat_N.cpu()] = scored(packed.to(self.model.device)).float().cpu()
+        return scores_N
+
+    def _scores(
+        self,
+        model: PreTrainedModel,
+        packed: PackedBatch,
+        *,
+        critic: ValueModel | None = None,
+        with_entropy: bool = True,
+    ) -> TokenScores:
         low = self.optimization.precision == "bfloat16"
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=low):
             return policy_logprobs(
@@ -117,24 +177,34 @@ class Policy:
                 temperature=self.temperature,
                 chunk_tokens=self.optimization.chunk_tokens,
                 with_entropy=with_entropy,
+                values=None if critic is None else partial(critic, packed),
             )
 
-    def _step(self, rate: float) -> float:
-        """Clip by the global norm and step; returns the norm before clipping."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+    def _step(self, critic_alone: bool) -> dict[str, float]:
+        """Clip and step, unless a gradient is not finite; gradient norms before clipping and the learning rate."""
+        norm, rate = self.optimizer.norm(), self.rate_scale * self.optimization.learning_rate_at(self.updates)
         self._require_finite("gradient norm", norm)
-        torch.nn.utils.clip_grads_with_norm_(self._parameters, self.optimization.max_grad_norm, norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.updates += 1
-        return norm.item()
+        result = {"grad_norm": norm.item(), "learning_rate": rate}
+        if self.critic_optimizer is not None:
+            critic_norm = self.critic_optimizer.norm()
+            self._require_finite("critic's gradient norm", critic_norm)
+            self.critic_optimizer.step(critic_norm, self.critic_updates, self.rate_scale)
+            self.critic_updates += 1
+            result["critic_grad_norm"] = critic_norm.item()
+        if not critic_alone:
+            self.optimizer.step(norm, self.updates, self.rate_scale)
+            self.updates += 1
+        self._clear()
+        return result
+
+    def _clear(self) -> None:
+        for optimizer in (self.optimizer, self.critic_optimizer):
+            if optimizer is not None:
+                optimizer.clear()
 
     def _require_finite(self, name: str, value: Tensor) -> None:
         if not math.isfinite(value.item()):
-            self.optimizer.zero_grad(set_to_none=True)
+            self._clear()
             raise NumericalError(f"update {self.updates}: the {name} is {value.item()}; the weights were not updated")
 
 
@@ -185,8 +255,10 @@ def load_policy(
     *,
     temperature: float = 1.0,
     reference: bool = False,
+    critic: Critic | None = None,
+    lora: Lora | None = None,
     device: str = "cpu",
 ) -> Policy:
     """A ``Policy`` of ``load_model(source)``."""
     model = load_model(source, device=device)
-    return Policy(model, optimization, temperature=temperature, reference=reference)
+    return Policy(model, optimization, temperature=temperature, reference=reference, critic=critic, lora=lora)

@@ -10,7 +10,7 @@ import torch
 
 from searchr1.training.packing import pack
 from searchr1.training.policy import Policy
-from searchr1.types import Sample, Scored, Source
+from searchr1.types import Sample, Scored, Source, StopReason
 
 
 def to_sample(scored: Scored, group: str, *, mask_environment: bool = True) -> Sample:
@@ -23,7 +23,27 @@ def to_sample(scored: Scored, group: str, *, mask_environment: bool = True) -> S
     mask = trajectory.mask
     if not mask_environment:
         mask = tuple(s.source is not Source.PROMPT for s in trajectory.segments for _ in s.token_ids)
-    return Sample(trajectory.tokens, mask, trajectory.logprobs, scored.reward, group)
+    return Sample(
+        trajectory.tokens,
+        mask,
+        trajectory.logprobs,
+        scored.reward,
+        group,
+        turn_rewards=_turn_rewards(scored),
+        cut=trajectory.stop is StopReason.OUT_OF_TOKENS,
+    )
+
+
+def _turn_rewards(scored: Scored) -> tuple[tuple[int, float], ...]:
+    """What every turn earned, at the position of the last token that the policy wrote in it."""
+    if not scored.turn_rewards:
+        return ()
+    last, position = [], 0
+    for segment in scored.trajectory.segments:
+        position += len(segment.token_ids)
+        if segment.source is Source.POLICY:
+            last.append(position - 1)
+    return tuple((at, value) for at, value in zip(last, scored.turn_rewards, strict=True) if value)
 
 
 def score_environment(samples: Sequence[Sample], policy: Policy, max_tokens: int) -> list[Sample]:
