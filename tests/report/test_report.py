@@ -263,6 +263,8 @@ def test_a_run_that_holds_nothing_yet(tmp_path: Path) -> None:
         "evaluations": [],
         "decoding": None,
         "trajectories": {"tokens": [], "entries": [], "first": None, "last": None, "shown": 0, "note": ""},
+        "alarms": [],
+        "rolled_back": [],
     }
 
 

@@ -8,6 +8,7 @@ lets no script run but ours.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import time
@@ -19,6 +20,7 @@ from markupsafe import Markup
 
 from searchr1 import __version__
 from searchr1.report import summary
+from searchr1.report.alarms import incidents, story, taken_back
 from searchr1.report.trajectories import collect_trajectories
 from searchr1.run import RunFolder
 from searchr1.run_files import VERSION, Row, replacing
@@ -45,11 +47,14 @@ def render(run: RunFolder) -> str:
     metrics, evaluations = run.read_metrics(), run.read_eval()
     trajectories = collect_trajectories(run, sorted({row["step"] for row in evaluations}))
     headline = summary.headline(evaluations)
+    found = incidents(run.read_alarms())
     data = {
         "metrics": series(metrics),
         "evaluations": [] if headline is None else headline.curve,
         "decoding": None if headline is None else headline.decoding,
         "trajectories": trajectories,
+        "alarms": [dataclasses.asdict(item) for item in found],
+        "rolled_back": taken_back(run.read_rolled_back(), found, series),
     }
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -60,7 +65,9 @@ def render(run: RunFolder) -> str:
         facts=summary.facts(run, metrics),
         headline=headline,
         table=summary.table(evaluations),
-        alarms=summary.alarms(metrics),
+        alarms=[*story(found), *summary.alarms(metrics)],
+        incidents=found,
+        rolled_back=bool(data["rolled_back"]),
         settings=list(summary.flat(run.config)),
         trajectories=trajectories,
         has_metrics=bool(metrics),

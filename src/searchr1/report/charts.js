@@ -75,6 +75,12 @@ function chartList(data) {
       floor: 0,
     },
     {
+      title: "Likelihood of right trajectories",
+      note: "log-probability of a token; when it falls, collapse may follow",
+      lines: [["train/correct_logprob", "log-probability"]],
+      format: plain,
+    },
+    {
       title: "KL",
       note: "a token, from the policy that sampled (and from the reference)",
       lines: [
@@ -127,14 +133,23 @@ function drawCharts(place, data) {
   for (const spec of chartList(data)) {
     const lines = spec.lines
       .map(([key, label], index) => ({
+        key,
         label,
         values: data.metrics[key] ?? [],
+        attempts: data.rolled_back.map((attempt) => ({ ...attempt, values: attempt[key] ?? [] })),
         colour: `var(--${COLOURS[index % 6]})`,
         dash: DASHES[index % 6],
       }))
       .filter((line) => line.values.some(isNumber) && !(spec.stacked && line.values.every((value) => !value)));
-    if (lines.length || spec.points) place.append(chart({ ...spec, lines, steps, every: data.metrics.every }));
+    const marks = data.alarms.filter((alarm) => concerns(alarm, spec, lines));
+    if (lines.length || spec.points) place.append(chart({ ...spec, lines, marks, steps, every: data.metrics.every }));
   }
+}
+
+/** An alarm is marked where its metric is drawn; what was done about it, wherever lines are drawn. */
+function concerns(alarm, spec, lines) {
+  if (spec.stacked) return false;
+  return alarm.to !== null || alarm.kind === "stop" || lines.some((line) => line.key === alarm.metric);
 }
 
 /** One figure; it redraws itself when its width changes. */
@@ -168,11 +183,17 @@ function chart(spec) {
     );
     legend.push(make("span", {}, mark, "evaluation", make("b", {}, spec.format(spec.points.at(-1).value))));
   }
+  if (!spec.stacked && spec.lines.some((line) => line.attempts.some((attempt) => attempt.values.some(isNumber)))) {
+    const look = { stroke: "var(--muted)", "stroke-width": 1.5, "stroke-dasharray": "2 2" };
+    const faint = draw("line", { x1: 0, x2: 20, y1: 5, y2: 5, ...look });
+    legend.push(make("span", {}, draw("svg", { viewBox: "0 0 20 10", "aria-hidden": "true" }, faint), "rolled back"));
+  }
   const words = spec.lines.map(
     (line) => `${line.label} from ${spec.format(line.values.find(isNumber))} to ${spec.format(last(line.values))}`,
   );
   if (spec.points)
     words.push(`evaluation from ${spec.format(spec.points[0].value)} to ${spec.format(spec.points.at(-1).value)}`);
+  for (const mark of spec.marks) words.push(`${markText(mark)} at step ${mark.step}`);
   const averaged = spec.every > 1 ? `; each point is the mean of ${spec.every} steps` : "";
   const height = spec.wide ? 230 : 170;
   const plot = draw("svg", {

@@ -25,10 +25,17 @@ const diamond = (x, y) =>
   draw("path", { d: `M${x} ${y - 4.5}l4.5 4.5-4.5 4.5-4.5-4.5z`, fill: "var(--green)", class: "halo" });
 
 function paint(plot, spec, width, height) {
-  const xs = [...spec.steps, ...(spec.points ?? []).map((point) => point.step)];
+  const attempts = spec.stacked ? [] : spec.lines.flatMap((line) => line.attempts);
+  const xs = [
+    ...spec.steps,
+    ...(spec.points ?? []).map((point) => point.step),
+    ...attempts.flatMap((attempt) => attempt.step),
+    ...spec.marks.map((mark) => mark.step),
+  ];
   const [first, final] = [Math.min(...xs), Math.max(...xs)];
   const values = spec.lines
     .flatMap((line) => line.values)
+    .concat(attempts.flatMap((attempt) => attempt.values))
     .concat((spec.points ?? []).flatMap((p) => [p.value, p.low, p.high]))
     .filter(isNumber);
   const low = spec.floor ?? Math.min(...values);
@@ -53,12 +60,41 @@ function paint(plot, spec, width, height) {
         tick.toLocaleString("en"),
       ),
     ),
+    ...spec.marks.flatMap((mark) => flag(mark, x(mark.step), height)),
+    ...(spec.stacked ? [] : spec.lines.flatMap((line) => line.attempts.map((a) => givenUp(line, a, spec.steps, x, y)))),
     ...(spec.stacked
       ? areas(spec, x, y)
       : [...band(spec.points, x, y), ...spec.lines.flatMap((line) => curve(line, spec.steps, x, y))]),
     ...(spec.points ?? []).map((point) => diamond(x(point.step), y(point.value))),
   );
   crosshair(plot, spec, x, y, width, height);
+}
+
+const markText = (mark) => (mark.to === null ? `${mark.name} ${mark.kind}` : `back to step ${mark.to}`);
+
+/** The step at which an alarm began, or at which something was done about one. */
+function flag(mark, x, height) {
+  const kind = `mark ${mark.kind}`;
+  return [
+    draw("line", { x1: x, x2: x, y1: 8, y2: height - 24, class: kind, "stroke-dasharray": mark.to === null ? "3 3" : "" }),
+    draw("path", { d: `M${x - 4.5} 2h9l-4.5 7z`, class: kind }),
+  ];
+}
+
+/** A dotted line of an attempt that was rolled back, from the step that it went back to. */
+function givenUp(line, attempt, steps, x, y) {
+  const start = steps.indexOf(attempt.to);
+  const points = attempt.step.map((step, index) => [step, attempt.values[index]]);
+  if (start >= 0) points.unshift([attempt.to, line.values[start]]);
+  const drawn = points.filter(([, value]) => isNumber(value));
+  return draw("path", {
+    d: drawn.length ? `M${drawn.map(([step, value]) => `${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}` : "",
+    fill: "none",
+    stroke: line.colour,
+    "stroke-width": 1.5,
+    "stroke-dasharray": "2 2",
+    opacity: 0.6,
+  });
 }
 
 /** A faint line of what was measured under a firm one of its trend; dots where there is no line to see. */
@@ -144,7 +180,10 @@ function areas(spec, x, y) {
 
 /** Pointer or arrow keys choose a step; the tooltip lists every value there. */
 function crosshair(plot, spec, x, y, width, height) {
-  const steps = [...new Set([...(spec.points ?? []).map((point) => point.step), ...spec.steps])].sort((a, b) => a - b);
+  const marked = spec.marks.map((mark) => mark.step);
+  const steps = [...new Set([...(spec.points ?? []).map((point) => point.step), ...spec.steps, ...marked])].sort(
+    (a, b) => a - b,
+  );
   const cross = draw("line", { class: "cross", y1: 8, y2: height - 24, visibility: "hidden" });
   const dots = draw("g");
   plot.append(cross, dots);
@@ -165,12 +204,14 @@ function crosshair(plot, spec, x, y, width, height) {
           `evaluation: ${spec.format(point.value)}${isNumber(point.low) ? ` [${spec.format(point.low)}, ${spec.format(point.high)}]` : ""}`,
         ),
       );
+    for (const mark of spec.marks.filter((candidate) => candidate.step === step))
+      rows.push(row("var(--orange)", markText(mark)));
     cross.setAttribute("x1", x(step));
     cross.setAttribute("x2", x(step));
     cross.setAttribute("visibility", "visible");
-    const marked = spec.stacked ? [] : spec.lines.filter((line) => isNumber(line.values[at]));
+    const shown = spec.stacked ? [] : spec.lines.filter((line) => isNumber(line.values[at]));
     dots.replaceChildren(
-      ...marked.map((line) =>
+      ...shown.map((line) =>
         draw("circle", { cx: x(step), cy: y(line.values[at]), r: 4, fill: line.colour, class: "halo" }),
       ),
     );
