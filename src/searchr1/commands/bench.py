@@ -1,4 +1,4 @@
-"""``bench rollout`` and ``bench retrieval``."""
+"""``bench rollout``, ``bench retrieval`` and ``bench train``."""
 
 from __future__ import annotations
 
@@ -82,6 +82,39 @@ def retrieval(
             say=say,
         )
         _show(bench_retrieval(options, figure or QUICK), as_json)
+
+
+def train(
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="NAME", help="atlas, small, 0.5b or 3b; repeatable. [atlas small]"),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variant",
+            metavar="NAME",
+            help="float32 or bfloat16, and each with -checkpointed; repeatable. [float32 bfloat16]",
+        ),
+    ] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option("--peer", metavar="NAME", help="transformers or trl; repeatable. [both]")
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", help="Of all systems in turn; medians are shown.")] = 3,
+    samples: Annotated[
+        int | None, typer.Option("--samples", metavar="N", help="Trajectories of the update. [the model's own]")
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", help="Of each measured process.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """One optimiser step beside padded rows with all logits, and beside TRL: speed, memory, utilisation."""
+    from searchr1.benchmarks.training.bench import Options, bench_training
+
+    given = {"models": model, "variants": variant, "peers": peer}
+    chosen: dict[str, Any] = {name: tuple(values) for name, values in given.items() if values}
+    options = Options(rounds=rounds, samples=samples, threads=threads, device=device, say=say, **chosen)
+    _show(bench_training(options), as_json)
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -1,0 +1,1 @@
+"""One optimiser step beside its peers: see ``bench``."""
