@@ -16,14 +16,15 @@ LEVELS = {
     # L0: the shared vocabulary; standard library only
     "types": 0, "ports": 0, "errors": 0, "seeds": 0, "machine": 0,
     # L1: pure parts that know nothing of each other
-    "protocols": 1, "rewards": 1, "algorithms": 1, "tokenization": 1,
+    "protocols": 1, "rewards": 1, "algorithms": 1, "tokenization": 1, "alarms": 1,
     # L2: what touches models, indexes and files
     "retrieval": 2, "engines": 2, "data": 2, "training": 2,
     # L3: question -> trajectory -> score
     "agents": 3, "evaluation": 3,
     # L4: runs
     "run_files": 4, "trajectory_io": 4, "run": 4, "config": 4, "assemble": 4, "sources": 4, "metrics": 4, "train": 4,
-    "benchmarks": 4, "report": 4,
+    "learn": 4, "waiting": 4,
+    "benchmarks": 4, "report": 4, "studies": 4, "supervised": 4,
     # L5: the command line
     "console": 5, "display": 5, "commands": 5, "cli": 5,
 }  # fmt: skip
@@ -54,7 +55,7 @@ HEAVY = {
     "uvicorn": {"retrieval.serving", "benchmarks"},
     "mcp": {"retrieval.serving"},
     "httpx": {"retrieval.client", "retrieval.host", "retrieval.online"},
-    "pydantic": {"config", "benchmarks"},
+    "pydantic": {"config", "benchmarks", "studies"},
     "pyarrow": {"data.parquet"},
     "trafilatura": {"retrieval.online"},
     "qdrant_client": {"retrieval.clusters"},

@@ -13,15 +13,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-import searchr1.train
+import searchr1.waiting
 from searchr1.assemble import Parts, build_parts, model_path
 from searchr1.config import load_recipe
 from searchr1.errors import SearchUnavailable
 from searchr1.ports import Retriever, RetrieverInfo
 from searchr1.run import RunFolder
 from searchr1.tokenization import HFTokenizer
-from searchr1.train import Silent, Trainer
+from searchr1.train import Trainer
 from searchr1.types import Passage
+from searchr1.waiting import Silent
 
 CHAT = (
     "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
@@ -126,7 +127,7 @@ class Flaky:
 
 
 async def test_training_waits_for_a_dead_search_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searchr1.train, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(searchr1.waiting, "RETRY_SECONDS", 0.01)
     reasons: list[str] = []
 
     class Watch(Silent):
@@ -183,8 +184,9 @@ async def test_no_request_is_left_out_of_the_counts(tmp_path: Path) -> None:
 
 async def test_it_learns(tmp_path: Path) -> None:
     """Not a smoke test: twelve steps must make the shipped policy clearly better at its training questions."""
-    overrides = ["steps=12", "data.atlas_entities=2000", "rollout.questions=12", "rollout.group_size=8"]
-    recipe = load_recipe("atlas", [*overrides, "evaluation.final_questions=6", "evaluation.every=0"])
+    shape = ["steps=12", "data.atlas_entities=2000", "rollout.questions=12", "rollout.group_size=8"]
+    little = ["evaluation.final_questions=6", "evaluation.every=0", "engine.threads=1"]
+    recipe = load_recipe("atlas", [*shape, *little])
     run = tmp_path / "run"
     with RunFolder.create(run, recipe.resolved()) as folder:
         await Trainer(recipe, build_parts(recipe, run), folder, Silent()).train()

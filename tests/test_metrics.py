@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from searchr1.metrics import evaluation_rows, step_metrics
 from searchr1.types import (
     Answer,
+    Invalid,
     Passage,
     Question,
     Scored,
@@ -42,6 +45,13 @@ def scored(hops: int, right: float, searches: int, *, form: str = "x", failed: b
 
 
 BATCH = [scored(1, 1.0, 1), scored(1, 0.0, 3), scored(2, 1.0, 2, form="comparison"), scored(2, 1.0, 9, failed=True)]
+
+
+def test_valid_actions_are_a_share_of_turns() -> None:
+    item = scored(1, 0.0, 2)
+    broken = replace(item.trajectory, turns=(*item.trajectory.turns, Turn(Invalid("neither"))))
+    assert step_metrics([item])["train/valid_actions"] == 1.0
+    assert step_metrics([replace(item, trajectory=broken)])["train/valid_actions"] == 0.75
 
 
 def test_a_step_counts_failures_and_leaves_them_out_of_every_mean() -> None:

@@ -89,7 +89,7 @@ def test_killed_and_resumed_is_bit_identical(tmp_path: Path) -> None:
         assert without_clock(one.read_trajectories(step)) == without_clock(two.read_trajectories(step))
     last = Path("checkpoints") / f"step-{STEPS}"
     assert (whole / last / "model.safetensors").read_bytes() == (broken / last / "model.safetensors").read_bytes()
-    states = [torch.load(run / last / "training_state.pt", weights_only=True) for run in (whole, broken)]
+    states = [torch.load(run / last / "training_state.pt", weights_only=True)["policy"] for run in (whole, broken)]
     for number, state in states[0]["optimizer"]["state"].items():
         for name, value in state.items():
             assert torch.equal(value, states[1]["optimizer"]["state"][number][name])

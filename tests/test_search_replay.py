@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-import searchr1.train
+import searchr1.waiting
 from searchr1.assemble import build_parts
 from searchr1.commands.running import FREE
 from searchr1.config import load_recipe
@@ -26,7 +26,8 @@ from searchr1.retrieval.index import build_index, open_index
 from searchr1.retrieval.serving.server import create_app, listen, server_of
 from searchr1.run import RunFolder
 from searchr1.sources import atlas_folder
-from searchr1.train import Silent, Trainer
+from searchr1.train import Trainer
+from searchr1.waiting import Silent
 
 STEPS = 2
 SMALL = [
@@ -164,7 +165,7 @@ def test_a_recorded_run_is_replayed_bit_for_bit_without_its_server(whole: Whole,
 def test_a_strict_run_that_asks_something_new_stops_and_says_so(
     whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searchr1.train, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(searchr1.waiting, "RETRY_SECONDS", 0.01)
     watch = Watch()
     with pytest.raises(SearchBudgetSpent, match=r"not recorded, for 2 passages: '.*search.cache = replay searches and"):
         train(tmp_path / "strict", whole.url, "search.cache=strict", whole.cache, "seed=1", watch=watch)
@@ -239,7 +240,7 @@ def test_a_server_that_is_killed_and_restarted_is_survived_by_retries(
 def test_without_retries_training_pauses_says_so_and_goes_on(
     whole: Whole, server: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searchr1.train, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(searchr1.waiting, "RETRY_SECONDS", 0.01)
 
     def pause() -> None:
         if len(watch.reasons) == 3:
@@ -258,7 +259,7 @@ def test_without_retries_training_pauses_says_so_and_goes_on(
 def test_a_spent_budget_stops_training_and_the_run_can_be_resumed(
     whole: Whole, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searchr1.train, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(searchr1.waiting, "RETRY_SECONDS", 0.01)
     allowed = int(whole.requests) + 1  # the first search of step 2 is the last
     with serving(index) as url:
         watch = Watch()

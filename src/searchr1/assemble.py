@@ -68,11 +68,14 @@ def build_parts(recipe: Recipe, folder: Path, say: Callable[[str], None] = lambd
     sources = open_sources(recipe, folder, say)
     questions = [*sources.train, *sources.test]
     check_budget(recipe, protocol, questions, context_length(source))
+    needs = recipe.build_algorithm().needs
     policy = load_policy(
         source,
         recipe.optimizer,
         temperature=recipe.rollout.temperature,
-        reference=recipe.build_algorithm().needs.reference,
+        reference=needs.reference,
+        critic=recipe.critic if needs.values else None,
+        lora=recipe.lora,
         device=device,
     )
     engine = build_engine(recipe, policy.model, tokenizer)

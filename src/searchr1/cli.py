@@ -11,7 +11,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from searchr1.commands import asking, bench, data, evaluation, indexes, reporting, serving, training
+from searchr1.commands import (
+    asking,
+    bench,
+    data,
+    evaluation,
+    indexes,
+    reporting,
+    serving,
+    studying,
+    supervised,
+    training,
+)
 from searchr1.errors import SearchR1Error, UserError
 
 
@@ -48,11 +59,14 @@ app = typer.Typer(
 )
 app.command()(training.demo)
 app.command()(training.train)
+app.command()(supervised.sample)
+app.command()(supervised.sft)
 app.command("eval")(evaluation.evaluate)
 app.command()(evaluation.compare)
 app.command()(evaluation.score)
 app.command()(asking.ask)
 app.command()(reporting.report)
+app.command()(studying.study)
 
 _index = _group("Build, change, search and measure indexes.")
 _index.command("build")(indexes.build)
@@ -75,6 +89,7 @@ app.add_typer(_data, name="data")
 _bench = _group("Performance, each figure beside its peer in the same run.")
 _bench.command("rollout")(bench.rollout)
 _bench.command("retrieval")(bench.retrieval)
+_bench.command("train")(bench.train)
 app.add_typer(_bench, name="bench")
 
 

@@ -20,12 +20,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from searchr1.agents import AGENTS
 from searchr1.agents.budget import Budget
+from searchr1.alarms.settings import Alarms
 from searchr1.algorithms import load_algorithm
 from searchr1.engines import ENGINES
 from searchr1.errors import UserError, nearest
 from searchr1.protocols import PROTOCOLS
 from searchr1.rewards import build_reward
-from searchr1.training.optimization import Optimization
+from searchr1.training.optimization import Critic, Lora, Optimization
 
 OUTCOME = {"exact_match": 1.0}
 """The reward of a recipe that names none: exact match of the answer (arXiv 2503.09516, equation 4)."""
@@ -73,6 +74,8 @@ class Rollout(Budget):
     questions: int = 64
     group_size: int = 5
     """Trajectories of one question in one step."""
+    refill: int = 0
+    """Rounds in which questions that teach nothing (all rewards equal) are replaced: DAPO's dynamic sampling."""
     max_failure_rate: float = 0.2
     """Above this share of trajectories that failed through no fault of the policy, training waits for the engine."""
 
@@ -87,6 +90,25 @@ class Training:
     """Tokens, padding included, of one forward and backward pass."""
     mask_environment: bool = True
     """False trains retrieved tokens as if the policy had written them: an ablation (arXiv 2503.09516, section 5.4)."""
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """``[sft]``: supervised fine-tuning (``searchr1 sft``), with the learning rate of ``[optimizer]``."""
+
+    data: tuple[str, ...] = ()
+    """Files of trajectories that ``searchr1 sample`` kept."""
+    answers: bool = False
+    """Instead of ``data``: the gold answers of ``data.train``, said without a search."""
+    epochs: int = 2
+    batch: int = 64
+    """Trajectories of one update."""
+    held_out: float = 0.05
+    """Share of the questions whose trajectories are not trained on: what ``validation/loss`` is measured on."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"sft.held_out: expected a share from 0 to below 1, got {self.held_out}")
 
 
 @dataclass(frozen=True)
@@ -123,6 +145,10 @@ class Saving:
 
     checkpoint_every: int = 20
     keep: int = 2
+    """Newest checkpoints that stay, beside the best one and those that a rollback may need (three at most)."""
+    best: Literal["exact_match", "f1", "reward"] = "exact_match"
+    """What the best checkpoint is best by: its evaluation, or the smoothed reward in training; the latter also where
+    ``evaluation.every`` is 0."""
     trajectories_every: int = 10
 
 
@@ -142,10 +168,14 @@ class Recipe:
     reward: dict[str, Any] = field(default_factory=lambda: dict(OUTCOME))
     algorithm: dict[str, Any] = field(default_factory=lambda: {"name": "grpo"})
     optimizer: Optimization = field(default_factory=Optimization)
+    critic: Critic = field(default_factory=Critic)
+    lora: Lora = field(default_factory=Lora)
     training: Training = field(default_factory=Training)
+    sft: Supervised = field(default_factory=Supervised)
     engine: EngineTable = field(default_factory=EngineTable)
     evaluation: Evaluation = field(default_factory=Evaluation)
     save: Saving = field(default_factory=Saving)
+    alarms: Alarms = field(default_factory=Alarms)
 
     def __post_init__(self) -> None:
         for key, least in _LEAST.items():
@@ -161,7 +191,11 @@ class Recipe:
         _check_name("rollout.agent", self.rollout.agent, AGENTS)
         for baseline in self.evaluation.baselines:
             _check_name("evaluation.baselines", baseline, AGENTS)
-        self.build_algorithm()
+        if not self.build_algorithm().drop_zero_variance and self.rollout.refill:
+            raise UserError(
+                "rollout.refill: replaces groups with equal rewards, but this algorithm learns from them too; "
+                "expected 0 or algorithm.drop_zero_variance=true"
+            )
         build_reward(self.reward, decode=lambda ids: "")
 
     def build_algorithm(self) -> Any:
@@ -182,8 +216,11 @@ _LEAST = {
     "steps": 1,
     "rollout.questions": 1,
     "rollout.group_size": 1,
+    "rollout.refill": 0,
     "training.updates_per_batch": 1,
     "training.micro_batch_tokens": 1,
+    "sft.epochs": 1,
+    "sft.batch": 1,
     "engine.slots": 1,
     "engine.threads": 0,
     "evaluation.every": 0,
@@ -195,22 +232,64 @@ _LEAST = {
 }
 
 
+_REPLACED = ("reward", "retriever")
+"""Tables that are one thing: half of a base's and half of one's own would be neither."""
+
+
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a TOML file (or the built-in one of that name) with ``key=value`` overrides.
 
-    Paths in a file are relative to the working folder. Raises ``UserError``.
+    ``base = "NAME"`` in a file starts from another recipe: a file, relative to the one that names it, or a built-in
+    one. Its tables are taken over key by key; ``[reward]``, ``retriever`` and an ``[algorithm]`` of another name are
+    replaced as a whole. Other paths in a file are relative to the working folder. Raises ``UserError``; errors inside a
+    reward function of the user's keep their type.
     """
-    path = Path(source)
+    recipe = build_recipe(_read_recipe(str(source), Path(), ()), overrides)
+    build_reward(recipe.reward, decode=lambda ids: "").load_functions()  # now, not when the first step was played
+    return recipe
+
+
+def _read_recipe(source: str, folder: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """The tables of a recipe, laid over those of its base; ``chain`` are the recipes that led here."""
+    path = folder / source
     if not path.is_file():
         built_in = files("searchr1") / "recipes" / f"{source}.toml"
         if not built_in.is_file():
-            raise UserError(f"recipe {source}: no such file{nearest(str(source), built_in_recipes())}")
+            where = f"{chain[-1]}: base: expected a recipe" if chain else "recipe"
+            raise UserError(f"{where} {source}: no such file{nearest(source, built_in_recipes())}")
         path = Path(str(built_in))
+    path = path.resolve()
+    if path in chain:
+        circle = " -> ".join(link.name for link in (*chain[chain.index(path) :], path))
+        raise UserError(f"{chain[-1]}: base: expected a recipe that does not lead back here, got {circle}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected TOML: {error}") from error
-    return build_recipe(table, overrides)
+    if "base" not in table:
+        return table
+    base = table.pop("base")
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base: expected the name or the file of a recipe, got {base!r}")
+    return _lay_over(_read_recipe(base, path.parent, (*chain, path)), table)
+
+
+def _lay_over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys of ``own``.
+
+    >>> _lay_over({"steps": 5, "data": {"train": "a", "test": "b"}}, {"data": {"train": "c"}})
+    {'steps': 5, 'data': {'train': 'c', 'test': 'b'}}
+    """
+    merged = dict(base)
+    for key, value in own.items():
+        below = base.get(key)
+        if key in _REPLACED or not isinstance(value, Mapping) or not isinstance(below, Mapping):
+            merged[key] = value
+        elif key == "algorithm" and "name" in value and value["name"] != below.get("name", "grpo"):
+            merged[key] = value  # the options of one algorithm are not those of another
+        else:
+            merged[key] = {**below, **value}
+    return merged
 
 
 def build_recipe(table: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -247,9 +326,9 @@ def _assign(table: dict[str, Any], keys: list[str], value: Any, override: str) -
     for depth, key in enumerate(parents):
         inner = table.setdefault(key, {})
         if not isinstance(inner, dict):
-            if keys[0] != "reward":
+            if keys[0] != "reward" or depth != 1:
                 raise UserError(f"--set {override}: {'.'.join(parents[: depth + 1])} is a value, not a table")
-            inner = table[key] = {"weight": inner}
+            inner = table[key] = {"function" if isinstance(inner, str) else "weight": inner}
         table = inner
     table[last] = value
 

@@ -33,7 +33,10 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
 
 
 class PlainDisplay:
-    """One line an evaluation and one line a step, on stderr."""
+    """One line an evaluation and one line a step, on stderr. Its time runs from the first phase called ``begins``."""
+
+    begins = "rollout"
+    header = "    step   reward   exact match   searches   entropy   seconds      left"
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -41,12 +44,14 @@ class PlainDisplay:
         self.rows: list[Row] = []
         self.played = False
         self._started = time.monotonic()
+        self._done = 0
+        self._alarmed: dict[str, int] = {}
 
     def phase(self, name: str, total: int) -> None:
-        if name == "rollout" and not self.rows and not self.played:
+        if name == self.begins and not self.rows and not self.played:
             self.played = True
             self._started = time.monotonic()
-            self._say("    step   reward   exact match   searches   entropy   seconds      left")
+            self._say(self.header)
 
     def progress(self, done: int, total: int) -> None:
         pass
@@ -54,11 +59,9 @@ class PlainDisplay:
     def stepped(self, row: Row) -> None:
         self.rows.append(row)
         self.step = row["step"]
-        entropy = row.get("train/entropy")
+        self._done += 1
         self._say(
-            f"{row['step']:>4}/{self.steps:<4}{row.get('train/reward', 0.0):>8.3f}"
-            f"{percent(row.get('train/exact_match')):>14}{decimal(row.get('train/searches')):>11}"
-            f"{'-' if entropy is None else f'{entropy:.3f}':>10}{row['time/step']:>10.1f}{clock(self.left()):>10}"
+            f"{row['step']:>4}/{self.steps:<4}{self._figures(row)}{row['time/step']:>10.1f}{clock(self.left()):>10}"
         )
 
     def evaluated(self, rows: Sequence[Row]) -> None:
@@ -73,12 +76,36 @@ class PlainDisplay:
     def paused(self, reason: str) -> None:
         say(f"paused until the search engine answers: {reason}", "yellow")
 
+    def alarmed(self, rows: Sequence[Row]) -> None:
+        """One step's rows of alarms.jsonl: an alarm is said when it begins, what was done about it always."""
+        for row in rows:
+            name, step = row["name"], row["step"]
+            if row["action"] == "log":
+                critical = row["level"] == "critical"
+                if self._alarmed.get(name) not in (step, step - 1):
+                    say(f"{'ALARM' if critical else 'warning'} at step {step}: {row['message']}",
+                        "bold red" if critical else "yellow")  # fmt: skip
+                self._alarmed[name] = step
+            elif row["action"] == "rollback":
+                self.rows = [kept for kept in self.rows if kept["step"] <= row["to"]]
+                self._alarmed = {}
+                say(row["message"], "bold")
+
     def left(self) -> float:
-        """Seconds left, at the pace so far."""
-        if not self.rows:
+        """Seconds left, at the pace so far; steps that were rolled back count as steps."""
+        if not self._done:
             return 0.0
-        steps_left: int = self.steps - self.rows[-1]["step"]
-        return (time.monotonic() - self._started) / len(self.rows) * steps_left
+        steps_left: int = self.steps - (self.rows[-1]["step"] if self.rows else 0)
+        return (time.monotonic() - self._started) / self._done * steps_left
+
+    def _figures(self, row: Row) -> str:
+        """The columns between the step and the time."""
+        entropy = row.get("train/entropy")
+        return (
+            f"{row.get('train/reward', 0.0):>8.3f}"
+            f"{percent(row.get('train/exact_match')):>14}{decimal(row.get('train/searches')):>11}"
+            f"{'-' if entropy is None else f'{entropy:.3f}':>10}"
+        )
 
     def _say(self, text: str) -> None:
         say(text)
@@ -95,7 +122,7 @@ class LiveDisplay(PlainDisplay):
         self._tests: list[Row] = []
 
     def phase(self, name: str, total: int) -> None:
-        if name == "rollout" and not self.rows and not self.played:
+        if name == self.begins and not self.rows and not self.played:
             self.played = True
             self._started = time.monotonic()
         self._phase = (name, 0, total)
@@ -109,6 +136,7 @@ class LiveDisplay(PlainDisplay):
     def stepped(self, row: Row) -> None:
         self.rows.append(row)
         self.step = row["step"]
+        self._done += 1
 
     def evaluated(self, rows: Sequence[Row]) -> None:
         if rows[-1]["step"] in (0, self.steps):
@@ -136,15 +164,7 @@ class LiveDisplay(PlainDisplay):
         if self.rows:
             row = self.rows[-1]
             yield "training", f"{100 * row['step'] / self.steps:.0f}%", self._bar(row["step"], self.steps, self.left())
-            matches = [float(r["train/exact_match"]) for r in self.rows if "train/exact_match" in r]
-            yield "exact match", percent(row.get("train/exact_match")), sparkline(matches, 48)
-            yield "reward", f"{row.get('train/reward', 0.0):.3f}", ""
-            kinds = (
-                f"{key.removeprefix('searches/').replace('hops-1', 'one-hop').replace('hops-2', 'two-hop')} {value:.2f}"
-                for key, value in row.items()
-                if key.startswith("searches/")
-            )
-            yield "searches", decimal(row.get("train/searches")), "  ".join(kinds)
+            yield from self._learned(row)
         if self._tests:
             first, last = self._tests[0], self._tests[-1]
             then = f"before {percent(first.get('exact_match'))}" if last is not first else ""
@@ -152,6 +172,18 @@ class LiveDisplay(PlainDisplay):
         elapsed = time.monotonic() - self._since
         left = elapsed / done * (total - done) if done else 0.0
         yield "now", f"{done}/{total}" if total else "", f"{name}  {clock(left)} left" if done and left >= 1 else name
+
+    def _learned(self, row: Row) -> Iterator[tuple[Any, Any, Any]]:
+        """How well it does: the newest row, and how it came there."""
+        matches = [float(r["train/exact_match"]) for r in self.rows if "train/exact_match" in r]
+        yield "exact match", percent(row.get("train/exact_match")), sparkline(matches, 48)
+        yield "reward", f"{row.get('train/reward', 0.0):.3f}", ""
+        kinds = (
+            f"{key.removeprefix('searches/').replace('hops-1', 'one-hop').replace('hops-2', 'two-hop')} {value:.2f}"
+            for key, value in row.items()
+            if key.startswith("searches/")
+        )
+        yield "searches", decimal(row.get("train/searches")), "  ".join(kinds)
 
     @staticmethod
     def _bar(done: int, total: int, left: float) -> RenderableType:
@@ -163,15 +195,46 @@ class LiveDisplay(PlainDisplay):
         return line
 
 
+class _Imitation:
+    """The figures of supervised fine-tuning, where nothing is played and nothing rewarded."""
+
+    begins = "learning"
+    header = "    step      loss   token accuracy   held-out loss   seconds      left"
+    rows: list[Row]
+
+    def _figures(self, row: Row) -> str:
+        held_out = row.get("validation/loss")
+        accuracy, shown = percent(row["train/token_accuracy"]), "-" if held_out is None else f"{held_out:.3f}"
+        return f"{row['train/loss']:>9.3f}{accuracy:>17}{shown:>16}"
+
+    def _learned(self, row: Row) -> Iterator[tuple[Any, Any, Any]]:
+        for key, name in (("train/loss", "loss"), ("validation/loss", "held-out loss")):
+            losses = [float(r[key]) for r in self.rows if key in r]
+            if losses:
+                yield name, f"{losses[-1]:.3f}", sparkline(losses, 48)
+        yield "token accuracy", percent(row["train/token_accuracy"]), f"epoch {row['epoch']}"
+
+
+class PlainImitation(_Imitation, PlainDisplay):
+    """`PlainDisplay` of supervised fine-tuning."""
+
+
+class LiveImitation(_Imitation, LiveDisplay):
+    """`LiveDisplay` of supervised fine-tuning."""
+
+
 @contextmanager
-def watching(steps: int, name: str) -> Iterator[PlainDisplay]:
-    """The display that fits the terminal, for the time of the block; it is a ``train.Monitor``."""
+def watching(steps: int, name: str, *, imitation: bool = False) -> Iterator[PlainDisplay]:
+    """The display that fits the terminal, for the time of the block; it is a ``train.Monitor``.
+
+    ``imitation`` shows the figures of supervised fine-tuning.
+    """
     console = stderr()
     if not console.is_terminal:
-        yield PlainDisplay(steps)
+        yield PlainImitation(steps) if imitation else PlainDisplay(steps)
         return
     from rich.live import Live
 
-    display = LiveDisplay(steps, name)
+    display = LiveImitation(steps, name) if imitation else LiveDisplay(steps, name)
     with Live(get_renderable=display.__rich__, console=console, refresh_per_second=4, transient=True):
         yield display

@@ -5,7 +5,8 @@
     |-- SearchUnavailable      the search engine gave no answer after all retries
     |   `-- SearchBudgetSpent  it may not be asked any more: waiting does not help
     |-- EngineError            the generation engine failed on one request
-    `-- NumericalError         a loss or gradient is not finite
+    |-- NumericalError         a loss or gradient is not finite
+    `-- TrainingStopped        an alarm ended the run
 
 A message says what was expected, what came and what to do about it.
 """
@@ -41,6 +42,10 @@ class EngineError(SearchR1Error):
 
 class NumericalError(SearchR1Error):
     """A loss or a gradient norm is NaN or infinite; weights were not updated."""
+
+
+class TrainingStopped(SearchR1Error):
+    """An alarm ended the run; its message says which, and how to go on all the same."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

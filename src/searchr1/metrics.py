@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from searchr1.evaluation.bootstrap import mean_interval
-from searchr1.types import Scored, Source, StopReason
+from searchr1.types import Invalid, Scored, Source, StopReason
 
 
 def step_metrics(scored: Sequence[Scored]) -> dict[str, float]:
@@ -20,6 +20,8 @@ def step_metrics(scored: Sequence[Scored]) -> dict[str, float]:
         row |= {f"train/{name}": fmean(item.components[name] for item in kept) for name in kept[0].components}
         played = [item.trajectory for item in kept]
         row["train/searches"] = fmean(trajectory.searches for trajectory in played)
+        turns = [turn for trajectory in played for turn in trajectory.turns]
+        row["train/valid_actions"] = fmean(not isinstance(turn.action, Invalid) for turn in turns) if turns else 0.0
         observed = [turn.truncated for trajectory in played for turn in trajectory.turns if turn.environment_tokens]
         row["train/truncated_observations"] = fmean(observed) if observed else 0.0
         row |= _by_kind("searches", kept, lambda item: float(item.trajectory.searches))

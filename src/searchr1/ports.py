@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from searchr1.types import Action, Completion, Observation, Passage, Question, Sampling, Trajectory
+from searchr1.types import Action, Answer, Completion, Observation, Passage, Question, Sampling, Search, Trajectory
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +94,9 @@ class Dialogue(Protocol):
     def parse(self, text: str) -> Action:
         """The action in one turn's text."""
 
+    def write(self, action: Search | Answer) -> str:
+        """The text of one turn that ``parse`` reads as ``action``."""
+
     def observe(self, passages: Sequence[Passage], budget: int) -> Observation:
         """The passages in the wrapper, cut inside it to at most ``budget`` tokens."""
 
@@ -105,6 +108,14 @@ class Reward(Protocol):
     """Scores a trajectory; sees its whole group, so that relative rewards are possible."""
 
     def score(self, trajectory: Trajectory, group: Sequence[Trajectory]) -> float: ...
+
+
+@runtime_checkable
+class TurnReward(Protocol):
+    """A reward that pays at turns rather than at the end: what was earned by which turn."""
+
+    def score_turns(self, trajectory: Trajectory, group: Sequence[Trajectory]) -> Sequence[float]:
+        """One value for every turn of the trajectory, in their order."""
 
 
 class Agent(Protocol):

@@ -3,7 +3,11 @@
     RUN/config.json                   the resolved settings
     RUN/metrics.jsonl                 one row a training step
     RUN/eval.jsonl                    one row an evaluated (step, agent, decoding, dataset)
+    RUN/alarms.jsonl                  one row an alarm, and one for what was done about it
+    RUN/rolled_back.jsonl             rows of metrics and eval that a rollback took back, with their attempt
+    RUN/stability.json                rollbacks so far, the factor of the learning rate, a rollback in progress
     RUN/trajectories/step-N.jsonl.gz  every token of the trajectories of step N
+    RUN/trajectories/attempt-A/       the same, of an attempt that was rolled back
     RUN/checkpoints/step-N/           weights and training state (written by ``training``)
     RUN/report.html                   written by ``report``
 
@@ -20,30 +24,42 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from searchr1 import __version__
+from searchr1.alarms.response import Stability
 from searchr1.errors import UserError
 from searchr1.run_files import (
     VERSION,
     Row,
+    add_rows,
     check_format,
     complete_lines,
     encode_header,
     encode_line,
     finite,
-    keep_until,
+    keep_rows,
     parse_object,
     parse_rows,
     replacing,
     unpacked,
 )
 
-_RUN, _METRICS, _EVAL, _TRAJECTORIES = "searchr1-run", "searchr1-metrics", "searchr1-eval", "searchr1-trajectories"
-_JSONL = {"metrics.jsonl": _METRICS, "eval.jsonl": _EVAL}
+TRAJECTORIES = "searchr1-trajectories"
+"""The format of trajectory files."""
+_RUN, _STABILITY = "searchr1-run", "searchr1-stability"
+_JSONL = {
+    "metrics.jsonl": "searchr1-metrics",
+    "eval.jsonl": "searchr1-eval",
+    "alarms.jsonl": "searchr1-alarms",
+    "rolled_back.jsonl": "searchr1-rolled-back",
+}
+_TAKEN_BACK = ("metrics.jsonl", "eval.jsonl")
+"""What belongs to a line of training: a rollback takes back its rows."""
 _STEP_FILE = re.compile(r"step-(\d+)\.jsonl\.gz")
 _EMPTY_RUN = {".lock", "config.json.tmp"}  # what a kill inside ``create`` may leave
 
@@ -96,7 +112,7 @@ class RunFolder:
         _load_config(folder)  # so that no lock file appears where there is no run
         lock = _acquire(folder)
         try:
-            _refuse_changes(folder, _load_config(folder), config, free)
+            refuse_changes(folder, _load_config(folder), config, free)
             saved = _save_config(folder, config)
         except BaseException:  # whatever it was, also Ctrl-C: the folder must not stay locked
             lock.close()
@@ -128,13 +144,17 @@ class RunFolder:
         """Add one evaluation result; ``row["step"]`` is the step it was made after (0: before training)."""
         self._append("eval.jsonl", row)
 
+    def append_alarm(self, row: Mapping[str, Any]) -> None:
+        """Add one row of `alarms.respond`: an alarm, or what was done about it."""
+        self._append("alarms.jsonl", row)
+
     def write_trajectories(self, step: int, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write (or replace) the trajectories of ``step``; the same rows give the same bytes."""
         self._require_lock()
         target = self._trajectory_file(step)
         target.parent.mkdir(exist_ok=True)
         with replacing(target) as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-            packed.write(encode_header(_TRAJECTORIES))
+            packed.write(encode_header(TRAJECTORIES))
             for row in rows:
                 packed.write(encode_line(row))
         return target
@@ -146,6 +166,32 @@ class RunFolder:
     def read_eval(self) -> list[Row]:
         """Every complete row, oldest first; empty before the first evaluation."""
         return self._read("eval.jsonl")
+
+    def read_alarms(self) -> list[Row]:
+        """Every complete row of every attempt, oldest first; empty where no alarm ever fired."""
+        return self._read("alarms.jsonl")
+
+    def read_rolled_back(self) -> list[Row]:
+        """Rows of metrics and eval that rollbacks took back: each with its ``attempt`` and the ``file`` it was in."""
+        return self._read("rolled_back.jsonl")
+
+    def stability(self) -> Stability:
+        """What the run remembers of its rollbacks."""
+        path = self.path / "stability.json"
+        if not path.is_file():
+            return Stability()
+        saved = parse_object(path.read_bytes(), str(path))
+        check_format(saved, _STABILITY, str(path))
+        return Stability.from_json(saved)
+
+    def save_stability(self, state: Stability) -> None:
+        """With a ``target`` this decides a rollback, whatever is killed later; ``rewind`` carries it out.
+
+        Between the two: remove the checkpoints after ``target``, load the newest that is left, rewind to its step.
+        """
+        self._require_lock()
+        with replacing(self.path / "stability.json") as file:
+            file.write(encode_line({"format": _STABILITY, "version": VERSION, **state.to_json()}))
 
     def trajectory_steps(self) -> list[int]:
         """The steps whose trajectories were written, ascending."""
@@ -162,23 +208,56 @@ class RunFolder:
         if not path.is_file():
             raise UserError(f"{path}: no trajectories of step {step}; there are: {self.trajectory_steps()}")
         with gzip.open(path, "rb") as packed:
-            yield from parse_rows(unpacked(packed, path), path, _TRAJECTORIES)
+            yield from parse_rows(unpacked(packed, path), path, TRAJECTORIES)
 
     def rewind(self, step: int) -> None:
         """Forget everything after ``step``, and torn last lines; ``rewind(-1)`` forgets the evaluation before training.
 
+        Where a rollback was decided (``save_stability``), nothing is forgotten: rows go to ``rolled_back.jsonl``,
+        trajectories to ``trajectories/attempt-A``. A kill at any moment of it loses nothing and doubles nothing; it is
+        finished when the run is resumed.
+
         Raises ``UserError`` naming the file and line where a row before the tear is not readable.
         """
         self._require_lock()
-        for name, kind in _JSONL.items():
-            path = self.path / name
-            if path.is_file():
-                keep_until(step, path, kind)
-        for later in self.trajectory_steps():
-            if later > step:
+        state = self.stability()
+        given_up = None if state.target is None else state.attempt - 1
+        if given_up is not None:
+            self._set_aside(step, given_up)
+        for name in _TAKEN_BACK:
+            self._keep(name, lambda row: row["step"] <= step)
+        self._keep("alarms.jsonl", lambda row: row["step"] <= step or row["attempt"] < state.attempt)
+        for later in [number for number in self.trajectory_steps() if number > step]:
+            if given_up is None:
                 self._trajectory_file(later).unlink()
+            else:
+                self._trajectory_file(later).rename(self._attempt_file(later, given_up))
         for unfinished in [*self.path.glob("*.tmp"), *(self.path / "trajectories").glob("*.tmp")]:
             unfinished.unlink()
+        if given_up is not None:
+            self.save_stability(replace(state, target=None))
+
+    def _set_aside(self, step: int, attempt: int) -> None:
+        """Copy the rows after ``step`` to ``rolled_back.jsonl``, unless that was done before a kill."""
+        if any(row["attempt"] == attempt for row in self.read_rolled_back()):
+            return
+        rows = [
+            {"step": row["step"], "attempt": attempt, "file": name, **row}
+            for name in _TAKEN_BACK
+            for row in self._read(name)
+            if row["step"] > step
+        ]
+        if rows:
+            add_rows(self.path / "rolled_back.jsonl", _JSONL["rolled_back.jsonl"], rows)
+
+    def _keep(self, name: str, wanted: Callable[[Row], bool]) -> None:
+        if (self.path / name).is_file():
+            keep_rows(self.path / name, _JSONL[name], wanted)
+
+    def _attempt_file(self, step: int, attempt: int) -> Path:
+        folder = self.path / "trajectories" / f"attempt-{attempt}"
+        folder.mkdir(exist_ok=True)
+        return folder / self._trajectory_file(step).name
 
     def _trajectory_file(self, step: int) -> Path:
         return self.path / "trajectories" / f"step-{step}.jsonl.gz"
@@ -239,7 +318,8 @@ def _refuse_occupied(folder: Path) -> None:
         raise UserError(f"{folder}: expected an empty folder, found {names}; use another --out, or --resume for a run")
 
 
-def _refuse_changes(folder: Path, saved: Row, config: Mapping[str, Any], free: frozenset[str]) -> None:
+def refuse_changes(folder: Path, saved: Row, config: Mapping[str, Any], free: frozenset[str]) -> None:
+    """Raise ``UserError`` naming what of ``config`` is not as ``saved``, but for keys that are ``free``."""
     old, new = dict(_leaves(saved)), dict(_leaves(json.loads(json.dumps(config))))
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     bound = [key for key in changed if not any(key == name or key.startswith(f"{name}.") for name in free)]

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -96,16 +96,27 @@ def check_format(header: Row, kind: str, where: str) -> None:
         )
 
 
-def keep_until(step: int, path: Path, kind: str) -> None:
-    """Drop the rows after ``step`` and a torn last line; the kept bytes stay as they were written."""
+def keep_rows(path: Path, kind: str, wanted: Callable[[Row], bool]) -> None:
+    """Drop the rows that are not ``wanted``, and a torn last line; the kept bytes stay as they were written.
+
+    A file that would keep no row is removed.
+    """
     lines = complete_lines(path)
     rows = list(parse_rows(lines, path, kind))
-    kept = [line for line, row in zip(lines[1:], rows, strict=True) if row["step"] <= step] if lines else []
+    kept = [line for line, row in zip(lines[1:], rows, strict=True) if wanted(row)] if lines else []
     if kept:
         with replacing(path) as file:
             file.write(b"".join(line + b"\n" for line in [lines[0], *kept]))
     else:
         path.unlink()
+
+
+def add_rows(path: Path, kind: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add ``rows``: after a kill, all of them are there or none."""
+    lines = complete_lines(path) if path.is_file() else []
+    with replacing(path) as file:
+        file.write(b"".join(line + b"\n" for line in lines) or encode_header(kind))
+        file.write(b"".join(map(encode_line, rows)))
 
 
 @contextmanager

@@ -8,73 +8,41 @@ if nothing had happened: the state is the step number, the weights and the optim
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any
 
 from searchr1.agents import build_agent
 from searchr1.agents.rollout import Job, rollout
-from searchr1.algorithms.base import experience
+from searchr1.alarms.response import respond, worth_keeping
+from searchr1.alarms.watches import Alarm, check, numerical_alarm
 from searchr1.assemble import Parts, greedy
 from searchr1.config import Recipe
-from searchr1.errors import EngineError, SearchBudgetSpent, SearchUnavailable
+from searchr1.errors import NumericalError, TrainingStopped
 from searchr1.evaluation.evaluate import evaluate, score_trajectories
+from searchr1.learn import Learner
 from searchr1.metrics import evaluation_rows, search_metrics, step_metrics
 from searchr1.retrieval.counting import since
 from searchr1.retrieval.meter import Meter
 from searchr1.rewards import WeightedReward, build_reward
 from searchr1.run import RunFolder
 from searchr1.seeds import derive_seed
+from searchr1.training.best import mark_best, rate, read_best
 from searchr1.training.checkpoint import (
+    checkpoint_steps,
     latest_checkpoint,
     load_checkpoint,
     prune_checkpoints,
     remove_stale,
     save_checkpoint,
 )
-from searchr1.training.packing import pack
-from searchr1.training.samples import gather, mini_batches, score_environment, split, to_sample
 from searchr1.trajectory_io import trajectory_row
-from searchr1.types import Question, Scored, StopReason, Trajectory
-
-RETRY_SECONDS = 5.0
-
-
-class Monitor(Protocol):
-    """Who watches the run: a live display, a log, a test."""
-
-    def phase(self, name: str, total: int) -> None: ...
-
-    def progress(self, done: int, total: int) -> None: ...
-
-    def stepped(self, row: Mapping[str, Any]) -> None: ...
-
-    def evaluated(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
-
-    def paused(self, reason: str) -> None: ...
-
-
-class Silent:
-    """Watches nothing."""
-
-    def phase(self, name: str, total: int) -> None:
-        pass
-
-    def progress(self, done: int, total: int) -> None:
-        pass
-
-    def stepped(self, row: Mapping[str, Any]) -> None:
-        pass
-
-    def evaluated(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        pass
-
-    def paused(self, reason: str) -> None:
-        pass
+from searchr1.types import Question, Scored, Trajectory
+from searchr1.waiting import Monitor, sound
 
 
 @dataclass
@@ -87,42 +55,95 @@ class Trainer:
     monitor: Monitor
 
     def __post_init__(self) -> None:
-        self.algorithm = self.recipe.build_algorithm()
+        self.learner = Learner(self.recipe, self.parts.policy)
         self.reward: WeightedReward = build_reward(self.recipe.reward, decode=self.parts.tokenizer.decode)
         self.search = Meter(self.parts.retriever)
         self._counted = self.search.counts()
+        self.rows: list[Mapping[str, Any]] = []
+        """Metrics of the steps that are done, without what was rolled back."""
 
     async def train(self) -> None:
-        """Train to ``recipe.steps``. Raises ``NumericalError``; everything up to the last checkpoint is kept."""
+        """Train to ``recipe.steps``; everything up to the last checkpoint is kept, whatever is raised.
+
+        Raises ``TrainingStopped`` where an alarm ends the run, and ``NumericalError`` where alarms only log.
+        """
+        done = await self.begin()
+        while done < self.recipe.steps:
+            done = await self._advance(done + 1)
+
+    async def begin(self) -> int:
+        """Go to where the run folder stands, or evaluate what training starts from; the last step that is done."""
         done = await self._restore()
         if done < 0:
             await self._evaluate_all(0)
-            done = 0
-        for step in range(done + 1, self.recipe.steps + 1):
-            started, searched = time.perf_counter(), self.search.seconds
-            scored, groups = await self._play(step)
-            played = time.perf_counter()
-            learned, advantages = self._learn(step, scored, groups)
-            await self.parts.engine.load((), step)
-            seconds = {
-                "time/rollout": played - started,
-                "time/search": self.search.seconds - searched,
-                "time/update": time.perf_counter() - played,
-                "time/step": time.perf_counter() - started,
-            }
-            row = {"step": step, **step_metrics(scored), **learned, **seconds}
-            row |= search_metrics(self._searched())
-            self.run.append_metrics(row)
-            self.monitor.stepped(row)
-            last = step == self.recipe.steps
-            if not last and self._due(step, self.recipe.save.trajectories_every):
-                self._write("train", step, scored, groups, advantages)
-            if last:
-                await self._evaluate_all(step)
-            elif self._due(step, self.recipe.evaluation.every):
-                await self._evaluate(step, self.recipe.evaluation.decodings[:1], self.recipe.evaluation.questions)
-            if last or self._due(step, self.recipe.save.checkpoint_every):
-                self._checkpoint(step)
+        return max(done, 0)
+
+    async def conclude(self, step: int) -> None:
+        """What ends a step: evaluation and checkpoint, where they are due."""
+        last = step == self.recipe.steps
+        if last:
+            await self._evaluate_all(step)
+        elif self._due(step, self.recipe.evaluation.every):
+            await self._evaluate(step, self.recipe.evaluation.decodings[:1], self.recipe.evaluation.questions)
+        if last or self._due(step, self.recipe.save.checkpoint_every):
+            self._checkpoint(step)
+
+    async def _advance(self, step: int) -> int:
+        """Do one step and what alarms call for; the last step that is done then, an earlier one after a rollback."""
+        try:
+            await self._step(step)
+        except NumericalError as error:
+            if not self._respond([numerical_alarm(step, error)]):
+                raise
+            return await self.begin()
+        if self._respond(check(self.rows, self.recipe.alarms)):
+            return await self.begin()
+        await self.conclude(step)
+        return step
+
+    async def _step(self, step: int) -> None:
+        """Play, learn, and write what there is to know of it."""
+        started, searched = time.perf_counter(), self.search.seconds
+        scored, groups = await self._play(step)
+        played = time.perf_counter()
+        lesson = self.learner.learn(step, scored, groups)
+        await self.parts.engine.load((), step)
+        seconds = {
+            "time/rollout": played - started,
+            "time/search": self.search.seconds - searched,
+            "time/update": time.perf_counter() - played,
+            "time/step": time.perf_counter() - started,
+        }
+        row = {"step": step, **step_metrics(scored), **lesson.metrics, **seconds}
+        row |= search_metrics(self._searched())
+        self.rows.append(row)
+        self.run.append_metrics(row)
+        self.monitor.stepped(row)
+        if step < self.recipe.steps and self._due(step, self.recipe.save.trajectories_every):
+            self._write("train", step, scored, groups, lesson.advantages)
+
+    def _respond(self, fired: Sequence[Alarm]) -> bool:
+        """Write down what fired and what it calls for; True where that is a rollback, which `_restore` carries out.
+
+        Raises ``TrainingStopped`` where it is the end of the run.
+        """
+        if not fired:
+            return False
+        response = respond(
+            fired,
+            self.recipe.alarms,
+            self.run.stability(),
+            checkpoints=checkpoint_steps(self.run.checkpoints),
+            history=self.run.read_alarms(),
+        )
+        for row in response.rows:
+            self.run.append_alarm(row)
+        self.monitor.alarmed(response.rows)
+        if response.action == "stop":
+            raise TrainingStopped(response.reason)
+        if response.action == "rollback":
+            self.run.save_stability(response.state)
+        return response.action == "rollback"
 
     def _searched(self) -> dict[str, float]:
         """What the search engine counted since the last row: in the step, and in an evaluation before it."""
@@ -131,21 +152,46 @@ class Trainer:
 
     async def _restore(self) -> int:
         """The last step that is done; -1 when even the evaluation before training is not."""
-        remove_stale(self.run.checkpoints)
-        checkpoint = latest_checkpoint(self.run.checkpoints)
+        folder, stability = self.run.checkpoints, self.run.stability()
+        remove_stale(folder)
+        if stability.target is not None:
+            prune_checkpoints(folder, [step for step in checkpoint_steps(folder) if step <= stability.target])
+        self.parts.policy.rate_scale = stability.scale
+        checkpoint = latest_checkpoint(folder)
         if checkpoint is None:
             self.run.rewind(-1)
+            self.rows = []
             return -1
-        step = int(load_checkpoint(checkpoint, self.parts.policy)["step"])
+        state = load_checkpoint(checkpoint, self.parts.policy)
+        step = int(state["step"])
+        self.learner.restore(state["learner"])
         self.run.rewind(step)
+        self.rows = [*self.run.read_metrics()]
+        self._sort_checkpoints(step)
         await self.parts.engine.load((), step)
         return step
 
     async def _play(self, step: int) -> tuple[list[Scored], list[str]]:
-        """Every question of the step ``group_size`` times; rewards; the group of each trajectory."""
-        size = self.recipe.rollout.group_size
-        questions = questions_of(step, self.parts.train, self.recipe.rollout.questions, self.recipe.seed)
-        jobs = jobs_of(step, questions, size, self.recipe.seed)
+        """The step's trajectories with rewards and groups; groups that teach nothing are made up for (refilled).
+
+        Dynamic sampling (arXiv 2503.14476, section 3.2): what taught nothing is left out of the loss anyway; here new
+        questions take its place, in up to ``rollout.refill`` rounds.
+        """
+        table = self.recipe.rollout
+        scored, groups = await self._round(step, table.questions, 0)
+        for number in range(1, table.refill + 1):
+            missing = table.questions - len(self.learner.informative(scored, groups))
+            if missing <= 0:
+                break
+            more_scored, more_groups = await self._round(step, missing, number)
+            scored, groups = scored + more_scored, groups + more_groups
+        return scored, groups
+
+    async def _round(self, step: int, count: int, number: int) -> tuple[list[Scored], list[str]]:
+        """``count`` questions ``group_size`` times each; round 0 is the step's own, the others have seeds apart."""
+        size, seed = self.recipe.rollout.group_size, self.recipe.seed
+        seed = derive_seed(seed, "refill", number) if number else seed
+        jobs = jobs_of(step, questions_of(step, self.parts.train, count, seed), size, seed)
         self.monitor.phase("rollout", len(jobs))
         while True:
             played = await rollout(
@@ -160,66 +206,14 @@ class Trainer:
                 break
         scored: list[Scored] = []
         for start in range(0, len(played), size):
-            scored += self.reward.score_group(played[start : start + size])
-        groups = [f"{job.question.dataset}/{job.question.id}/{step}/{i // size}" for i, job in enumerate(jobs)]
+            scored += self.reward.score_group(played[start : start + size], step=step)
+        where = f"{step}.{number}" if number else str(step)
+        groups = [f"{job.question.dataset}/{job.question.id}/{where}/{i // size}" for i, job in enumerate(jobs)]
         return scored, groups
 
     async def _sound(self, played: Sequence[Trajectory], where: str) -> bool:
-        """Whether few enough failed. If not, they have to be played again, and the search engine answers again."""
-        stops = Counter(trajectory.stop for trajectory in played if trajectory.failed)
-        failed, broken = stops.total(), stops[StopReason.ENGINE_ERROR]
-        if failed <= self.recipe.rollout.max_failure_rate * len(played):
-            return True
-        if 2 * broken > failed:  # waiting mends a search engine, not a model
-            raise EngineError(f"{broken} of {len(played)} trajectories of {where} ended in an engine error")
-        reason = f"{failed} of {len(played)} trajectories of {where} failed ({StopReason.SEARCH_UNAVAILABLE})"
-        while True:
-            self.monitor.paused(reason)
-            await asyncio.sleep(RETRY_SECONDS)
-            try:
-                await self.search.retry()
-                return False
-            except SearchBudgetSpent:
-                raise
-            except SearchUnavailable as error:
-                reason = str(error)
-
-    def _learn(
-        self, step: int, scored: Sequence[Scored], groups: Sequence[str]
-    ) -> tuple[dict[str, float], list[float | None]]:
-        """All updates of one step; metrics, and the advantage of each trajectory (None where it was left out)."""
-        policy, training = self.parts.policy, self.recipe.training
-        kept = [i for i, item in enumerate(scored) if not item.trajectory.failed and any(item.trajectory.mask)]
-        samples = [to_sample(scored[i], groups[i], mask_environment=training.mask_environment) for i in kept]
-        if not training.mask_environment and samples:
-            samples = score_environment(samples, policy, training.micro_batch_tokens)
-        advantages: list[float | None] = [None] * len(scored)
-        if not samples:
-            return {"train/trained": 0.0}, advantages
-        reference_N = None
-        if self.algorithm.needs.reference:
-            reference_N = policy.score(pack(samples, max_tokens=training.micro_batch_tokens), reference=True)
-        given = experience(samples, reference_N=reference_N)
-        advantages_N, keep_S = self.algorithm.advantages(given), self.algorithm.keep(given)
-        for index, values in zip(kept, split(samples, advantages_N), strict=True):
-            advantages[index] = float(values[0])
-        chosen = [number for number in range(len(samples)) if keep_S[number]]
-        learned = {samples[number].group for number in chosen}
-        metrics = {
-            "train/trained": float(len(chosen)),
-            "train/zero_variance_groups": 1.0 - len(learned) / len({sample.group for sample in samples}),
-        }
-        rows = []
-        for part in mini_batches(len(chosen), training.updates_per_batch, derive_seed(self.recipe.seed, step, "parts")):
-            picked = [chosen[number] for number in part]
-            batches = pack(
-                [samples[number] for number in picked],
-                advantages_N=gather(samples, advantages_N, picked),
-                reference_N=None if reference_N is None else gather(samples, reference_N, picked),
-                max_tokens=training.micro_batch_tokens,
-            )
-            rows.append(policy.update(batches, self.algorithm.loss))
-        return {**_mean_rows(rows), **metrics}, advantages
+        share = self.recipe.rollout.max_failure_rate
+        return await sound(played, where, share=share, search=self.search, monitor=self.monitor)
 
     async def _evaluate_all(self, step: int) -> None:
         """The evaluations before and after training: every decoding, and once the baselines."""
@@ -268,10 +262,28 @@ class Trainer:
         self.run.write_trajectories(step, rows)
 
     def _checkpoint(self, step: int) -> None:
-        self.run.checkpoints.mkdir(exist_ok=True)
+        folder = self.run.checkpoints
+        folder.mkdir(exist_ok=True)
         tokenizer = getattr(self.parts.tokenizer, "backend", None)
-        save_checkpoint(self.run.checkpoints, step, self.parts.policy, tokenizer, {"step": step})
-        prune_checkpoints(self.run.checkpoints, self.recipe.save.keep)
+        state = {"step": step, "learner": self.learner.state()}
+        save_checkpoint(folder, step, self.parts.policy, tokenizer, state)
+        self._sort_checkpoints(step)
+
+    def _sort_checkpoints(self, step: int) -> None:
+        """Mark the best; keep that, the newest, and those that a rollback may need. Also done for a run killed here."""
+        folder, table = self.run.checkpoints, self.recipe.save
+        rating = rate(
+            step,
+            table.best if self.recipe.evaluation.every else "reward",
+            metrics=self.rows,
+            evaluations=self.run.read_eval(),
+            agent=self.recipe.rollout.agent,
+            decoding=self.recipe.evaluation.decodings[0],
+        )
+        if rating is not None and rating.beats(read_best(folder)):
+            mark_best(folder, rating)
+        there, alarms = checkpoint_steps(folder), self.run.read_alarms()
+        prune_checkpoints(folder, worth_keeping(there, alarms, self.recipe.alarms, now=step, last=table.keep))
 
     @staticmethod
     def _due(step: int, every: int) -> bool:
@@ -304,18 +316,8 @@ def jobs_of(step: int, questions: Sequence[Question], size: int, seed: int) -> l
     return jobs
 
 
-def _epoch_order(count: int, seed: int) -> list[int]:
+@lru_cache(maxsize=4)
+def _epoch_order(count: int, seed: int) -> tuple[int, ...]:
     order = list(range(count))
     random.Random(seed).shuffle(order)
-    return order
-
-
-def _mean_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Metrics of a step from those of its updates: means, but maxima where the name says so."""
-    if not rows:
-        return {}
-    combined = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        combined[name] = max(values) if name.endswith("_max") else sum(values) / len(values)
-    return {name if name == "learning_rate" else f"train/{name}": value for name, value in combined.items()}
+    return tuple(order)

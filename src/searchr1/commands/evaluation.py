@@ -44,6 +44,9 @@ def evaluate(
     seed: Seed = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/eval-DATE-TIME.")] = None,
     decoding: Annotated[Decoding, typer.Option("--decoding")] = Decoding.GREEDY,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", metavar="best|last|STEP", help="Of a run. Default: last.")
+    ] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +60,7 @@ def evaluate(
         *([f"rollout.agent={agent}"] if agent else []),
     ]
     name, *more = target
-    found = find_target(name, changes)
+    found = find_target(name, changes, checkpoint)
     folder = out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
     _refuse_occupied(folder)
     questions = _questions(found, [*(data or []), *more], limit)
@@ -66,7 +69,7 @@ def evaluate(
     if as_json:
         print_json(summary)
     else:
-        stdout().print(evaluation_table(summary, f"{found.recipe.rollout.agent}, {decoding}: {visible(name)}"))
+        stdout().print(evaluation_table(summary, f"{found.recipe.rollout.agent}, {decoding}: {visible(found.model)}"))
     say(f"written: {folder}/summary.json and predictions.jsonl")
 
 

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,24 +21,31 @@ if TYPE_CHECKING:
     from searchr1.assemble import Parts
     from searchr1.config import Recipe
     from searchr1.run import RunFolder
+    from searchr1.train import Trainer
+    from searchr1.waiting import Monitor
 
-FREE = frozenset({"steps", "save", "search", "retriever.policy"})
-"""Settings that may differ when a run is resumed: they change how long it runs and what it keeps, not its numbers."""
+FREE = frozenset({"steps", "sft.epochs", "save", "alarms", "search", "retriever.policy"})
+"""Settings that may differ when a run is resumed: how long it runs, what it keeps, and what is done about alarms."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the user asked for: a recipe's name or file, its settings, and where the run goes."""
+    """What the user asked for: a recipe's name or file, its settings, where the run goes, by which command.
+
+    ``recipe`` is what they make together, and ``trainer`` what the command trains with.
+    """
 
     source: str
     settings: Sequence[str]
     recipe: Recipe
     path: Path
+    command: str = "train"
+    trainer: Callable[[Recipe, Parts, RunFolder, Monitor], Trainer] | None = None
 
     @property
     def resume_command(self) -> str:
         changed = [part for setting in self.settings for part in ("--set", setting)]
-        return shlex.join(["searchr1", "train", self.source, *changed, "--out", str(self.path), "--resume"])
+        return shlex.join(["searchr1", self.command, self.source, *changed, "--out", str(self.path), "--resume"])
 
 
 def run_training(order: Order, *, resume: bool) -> RunFolder:
@@ -149,8 +156,8 @@ def _train(order: Order, run: RunFolder, parts: Parts) -> None:
 
     remove_stale(run.checkpoints)
     try:
-        with watching(order.recipe.steps, str(order.path)) as monitor:
-            asyncio.run(Trainer(order.recipe, parts, run, monitor).train())
+        with watching(order.recipe.steps, str(order.path), imitation=order.command == "sft") as monitor:
+            asyncio.run((order.trainer or Trainer)(order.recipe, parts, run, monitor).train())
     except KeyboardInterrupt as stop:
         at = f"interrupted in step {monitor.step + 1}" if monitor.step is not None else "interrupted"
         raise KeyboardInterrupt(f"{at}; --resume goes on: {order.resume_command}") from stop

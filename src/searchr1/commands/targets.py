@@ -58,16 +58,26 @@ class Target:
         return build_retriever(self.recipe, corpus, home / "index", say, chosen)
 
 
-def find_target(name: str, settings: Sequence[str] = ()) -> Target:
-    """The run, checkpoint or model called ``name``, with ``--set`` applied. Raises ``UserError``."""
+def find_target(name: str, settings: Sequence[str] = (), checkpoint: str | None = None) -> Target:
+    """The run, checkpoint or model called ``name``, with ``--set`` applied. Raises ``UserError``.
+
+    ``checkpoint`` of a run: best, last (the default) or a step.
+    """
     from searchr1.assemble import EMBEDDED_MODELS, is_run
     from searchr1.config import build_recipe, load_recipe
     from searchr1.run import RunFolder
 
-    if name in EMBEDDED_MODELS:
+    if name in EMBEDDED_MODELS and checkpoint is None:
         recipe = load_recipe("atlas", settings)
         return Target(name, recipe, cache_folder(recipe.data))
     folder = Path(name)
+    if checkpoint is not None:
+        if not is_run(folder):
+            raise UserError(f"--checkpoint: expected a run folder to choose from, got {name}")
+        from searchr1.training.best import find_checkpoint
+
+        name = str(find_checkpoint(folder / "checkpoints", checkpoint))
+        folder = Path(name)
     for run in (folder, folder.parent.parent if folder.parent.name == "checkpoints" else folder):
         if is_run(run):
             return Target(name, build_recipe(RunFolder.open(run).config, settings), run)

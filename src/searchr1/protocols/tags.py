@@ -110,6 +110,17 @@ class Tags:
             return Invalid(f"empty {opening}")
         return Search(content) if close[1] == "search" else Answer(content)
 
+    def write(self, action: Search | Answer) -> str:
+        """The action in its tags, as the prompt's example has it.
+
+        >>> from searchr1.tokenization import ByteTokenizer
+        >>> Tags(ByteTokenizer()).write(Answer("Beijing"))
+        '<answer> Beijing </answer>'
+        """
+        if isinstance(action, Search):
+            return f"<search> {action.query} </search>"
+        return f"<answer> {action.text} </answer>"
+
     def observe(self, passages: Sequence[Passage], budget: int) -> Observation:
         """The passages as ``Doc i(Title: "...") text``, in the wrapper, at most ``budget`` tokens.
 
