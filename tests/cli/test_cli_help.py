@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import subprocess
 import sys
@@ -9,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from searchr1.commands.options import RecipeName
+from searchr1.config import built_in_recipes
+
 COMMANDS = [
     [], ["demo"], ["train"], ["eval"], ["compare"], ["ask"], ["score"], ["report"], ["index"], ["index", "build"],
     ["index", "search"], ["index", "eval"], ["serve", "retriever"], ["data", "atlas"], ["bench", "rollout"],
-    ["bench", "retrieval"],
+    ["bench", "retrieval"], ["bench", "train"], ["sample"], ["sft"], ["study"],
 ]  # fmt: skip
 
 
@@ -21,6 +25,16 @@ def test_every_command_explains_itself(searchr1: Any, command: list[str]) -> Non
     result = searchr1(*command, "--help")
     assert result.exit_code == 0
     assert f"Usage: {' '.join(['root', *command])}" in " ".join(result.stdout.split())
+
+
+def test_the_help_names_every_recipe_that_there_is() -> None:
+    (named,) = re.findall(r"built-in one: (.*)\.$", RecipeName.__metadata__[0].help)
+    names: list[str] = []
+    for entry in named.split(", "):
+        word, _, endings = entry.replace("]", "").partition("[")
+        full = f"searchr1{word}" if word.startswith("-v") else word
+        names += [full, *(full + ending for ending in endings.split("|") if ending)]
+    assert sorted(names) == built_in_recipes()
 
 
 def test_help_takes_less_than_half_a_second_of_processor_time() -> None:

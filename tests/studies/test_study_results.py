@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from made_runs import jobs_of, made_evaluation, made_run, small_study
 
 from searchr1.errors import UserError
+from searchr1.run import RunFolder
+from searchr1.run_files import add_rows
 from searchr1.studies import plot
 from searchr1.studies.collect import Results, as_json, collect, find_studies, mean_curve, read_study, write_json
 from searchr1.studies.measures import collapse, first_at, measure
@@ -74,6 +77,35 @@ def test_collapse_and_the_step_of_a_level() -> None:
     assert collapse(((1, 0.6), (2, 0.3))) is None  # half is not below half
     assert collapse(((1, 0.6), (2, 0.29), (3, 0.9), (4, 0.1))) == 2
     assert collapse(((1, 0.19), (2, 0.0))) is None  # too little to fall from
+
+
+def alarm(step: int, level: str, attempt: int, action: str = "log") -> dict[str, Any]:
+    return {"step": step, "name": "reward", "level": level, "action": action, "attempt": attempt, "metric": "m",
+            "value": 0.1, "limit": 0.2, "message": "fell"}  # fmt: skip
+
+
+def test_alarms_and_what_a_rollback_took_back(tmp_path: Path) -> None:
+    """Step 2 and 3 were played twice: the first time they fell to 0.1 and 0.05, and the alarm began at 2."""
+    study = small_study(tmp_path)
+    job = jobs_of(study, tmp_path / "out")["left", 0]
+    made_run(job, [0.2, 0.4, 0.6, 0.3], [(4, 0.5)])
+    with RunFolder.resume(job.folder, job.recipe.resolved()) as run:
+        run.append_alarm(alarm(1, "warning", 0))
+        run.append_alarm(alarm(2, "critical", 0))
+        run.append_alarm(alarm(3, "critical", 0))
+        run.append_alarm(alarm(3, "critical", 0, "rollback"))
+        run.append_alarm(alarm(4, "critical", 1))
+    rows = [{"step": at, "attempt": 0, "file": "metrics.jsonl", "train/exact_match": value}
+            for at, value in ((2, 0.1), (3, 0.05))]  # fmt: skip
+    lost = {"step": 2, "attempt": 0, "file": "eval.jsonl", "exact_match": 0.0}
+    add_rows(job.folder / "rolled_back.jsonl", "searchr1-rolled-back", [*rows, lost])
+    found = measure(study, job.folder, job.folder)
+    assert found.taken_back == (((2, 0.1), (3, 0.05)),)
+    assert found.alarms == ((2, 0.1), (4, 0.3))
+    assert found.training == ((1, 0.2), (2, 0.4), (3, 0.6), (4, 0.3))
+    pytest.importorskip("matplotlib", reason="needs the extra studies")
+    assert plot.draw(collect(study, tmp_path / "out" / "sides"), tmp_path / "one.svg")
+    assert plot.INCIDENTS in (tmp_path / "one.svg").read_text()
 
 
 def test_verdicts_are_over_the_seeds_of_both(results: Results) -> None:

@@ -9,6 +9,14 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random choice.")]
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe file (.toml), or a built-in one: atlas, atlas-ppo, atlas-r1, atlas-collapse, "
+        "searchr1-paper[-grpo|-r1], searchr1-v0.1[-grpo], -v0.2[-grpo], -v0.3[-grpo].",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; may be repeated."),

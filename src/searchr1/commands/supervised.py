@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searchr1.commands.options import Json, Seed, Settings
+from searchr1.commands.options import Json, RecipeName, Seed, Settings
 from searchr1.console import Progress, clock, percent, print_json, progress, say
 from searchr1.errors import SearchR1Error, UserError
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from searchr1.supervised.file import KeptFile
     from searchr1.types import Question, Scored
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE.toml", help="A recipe file, or a built-in one: atlas.")]
 Model = Annotated[str | None, typer.Option("--model", help="A run, a model folder or name; default: the recipe's.")]
 _SHARED = ("data", "protocol", "rollout", "reward", "retriever", "engine")
 """The tables that decide what is sampled."""

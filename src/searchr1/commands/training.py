@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchr1.commands.options import Seed, Settings
+from searchr1.commands.options import RecipeName, Seed, Settings
 from searchr1.console import clock, say
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def demo(
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE.toml", help="A recipe file, or a built-in one: atlas.")],
+    recipe: RecipeName,
     settings: Settings = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run from its last checkpoint.")] = False,

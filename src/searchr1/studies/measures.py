@@ -10,11 +10,13 @@ from statistics import fmean
 from typing import Any
 
 from searchr1.run import RunFolder
+from searchr1.run_files import Row
 from searchr1.studies.definition import BEFORE, EVALUATED, Study
 
 Curve = tuple[tuple[int, float], ...]
 """(step, value), ascending."""
 
+TRAINING = "train/exact_match"
 REACHED = 0.5
 LEAST_BEST = 0.2
 """Below this exact match a step's figure is mostly noise, and its halving no collapse."""
@@ -36,6 +38,10 @@ class Measured:
     """Exact match of every training step."""
     test: Curve
     """Exact match on test questions, from before training on."""
+    alarms: Curve = ()
+    """Exact match of the training steps at which a critical alarm began, taken back or not."""
+    taken_back: tuple[Curve, ...] = ()
+    """Exact match of the training steps that a rollback took back, a curve for every rollback."""
 
 
 def measure(study: Study, folder: Path, evaluations: Path) -> Measured:
@@ -43,7 +49,7 @@ def measure(study: Study, folder: Path, evaluations: Path) -> Measured:
     run = RunFolder.open(folder)
     steps, agent = run.config["steps"], run.config["rollout"]["agent"]
     rows = run.read_metrics()
-    training = curve(rows, "train/exact_match")
+    training = curve(rows, TRAINING)
     tests = [row for row in run.read_eval() if row["agent"] == agent and "exact_match" in row]
     # With several data sets the row of all questions is the last of its step.
     last = {(row["decoding"], row["step"]): row for row in tests}
@@ -66,7 +72,27 @@ def measure(study: Study, folder: Path, evaluations: Path) -> Measured:
         evaluations=others,
         training=training,
         test=curve([row for (decoding, _), row in last.items() if decoding == study.decoding], "exact_match"),
+        alarms=_alarmed(run, rows),
+        taken_back=tuple(curve(lost, TRAINING) for _, lost in sorted(_lost(run).items())),
     )
+
+
+def _lost(run: RunFolder) -> dict[int, list[Row]]:
+    """Rows of training steps that were taken back, by attempt."""
+    attempts: dict[int, list[Row]] = {}
+    for row in run.read_rolled_back():
+        if row["file"] == "metrics.jsonl":
+            attempts.setdefault(row["attempt"], []).append(row)
+    return attempts
+
+
+def _alarmed(run: RunFolder, rows: Sequence[Row]) -> Curve:
+    critical = [row for row in run.read_alarms() if row["level"] == "critical"]
+    held = {(row["attempt"], row["name"], row["step"]) for row in critical}
+    began = sorted({(at, step) for at, name, step in held if (at, name, step - 1) not in held})
+    lost = {(attempt, row["step"]): row for attempt, given_up in _lost(run).items() for row in given_up}
+    kept = {row["step"]: row for row in rows}
+    return curve([lost.get((attempt, step)) or kept.get(step, {"step": step}) for attempt, step in began], TRAINING)
 
 
 def curve(rows: Sequence[Mapping[str, Any]], key: str) -> Curve:

@@ -9,9 +9,10 @@ from typing import Any
 
 from searchr1.studies.collect import Results, mean_curve
 from searchr1.studies.intervals import Interval
-from searchr1.studies.measures import Curve
+from searchr1.studies.measures import Curve, Measured
 
 HOW_TO_GET = "no plot: the library matplotlib is missing; run: pip install 'searchr1[studies]'"
+INCIDENTS = "cross: a critical alarm; dotted: steps that a rollback took back"
 _COLORS = ("#4269d0", "#ff725c", "#3ca951", "#efb118", "#6cc5b0", "#a463f2", "#9c6b4e", "#ff8ab7", "#9498a0")
 """Told apart also by most people who do not see all colours: the categorical scheme of Observable Plot."""
 
@@ -42,6 +43,8 @@ def draw(results: Results, path: Path) -> bool:
             for name in names:
                 curves = [getattr(run, curve_of) for run in results.finished(name)]
                 _draw_curve(axis, curves, colors[name], name, dots=curve_of == "test")
+                if curve_of == "training":
+                    _draw_incidents(axis, results.finished(name), colors[name])
             axis.set(title=f"exact match, {title}", xlabel="step", ylim=(-2, 102), ylabel="%")
             axis.grid(color="0.92", zorder=0)
         _draw_finals(axes[2], results, names, colors)
@@ -49,7 +52,9 @@ def draw(results: Results, path: Path) -> bool:
             _draw_matrix(axes[3], results, names)
         if len(names) > 1:
             figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-        figure.suptitle(f"{results.study.title} (bands, bars: 95% over seeds, Student's t)", fontsize=11)
+        incidents = any(run.alarms or run.taken_back for name in names for run in results.finished(name))
+        notes = [*([INCIDENTS] if incidents else []), "bands, bars: 95% over seeds, Student's t"]
+        figure.suptitle(f"{results.study.title} ({'; '.join(notes)})", fontsize=11)
         figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
         pyplot.close(figure)
     return True
@@ -65,6 +70,19 @@ def _draw_curve(axis: Any, curves: Sequence[Curve], color: str, name: str, *, do
     if len(curves) > 1:
         low, high = zip(*(_bounds(at) for _, at in mean), strict=True)
         axis.fill_between(steps, low, high, color=color, alpha=0.13, linewidth=0, zorder=2)
+
+
+def _draw_incidents(axis: Any, runs: Sequence[Measured], color: str) -> None:
+    """Dotted, what a rollback took back; a cross, where a critical alarm began."""
+    for run in runs:
+        for lost in run.taken_back:
+            steps, values = zip(*lost, strict=True)
+            axis.plot(steps, [100 * value for value in values], ":", color=color, linewidth=1.2, zorder=3)
+        if run.alarms:
+            steps, values = zip(*run.alarms, strict=True)
+            axis.plot(
+                steps, [100 * value for value in values], "x", color=color, markersize=8, markeredgewidth=2, zorder=4
+            )
 
 
 def _bounds(at: Interval) -> tuple[float, float]:
