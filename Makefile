@@ -33,6 +33,7 @@ base: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/searchr1 bench rollout
+	$(BIN)/searchr1 bench train
 	$(BIN)/searchr1 bench retrieval $(ARGS)
 
 clean:

@@ -76,7 +76,7 @@ def test_a_step_in_which_everything_failed_changes_nothing() -> None:
 
 
 def test_a_step_without_a_signal_changes_nothing() -> None:
-    learner = learner_of({"name": "grpo", "kl": "k3", "kl_target": 0.1})
+    learner = learner_of({"name": "grpo"})
     before = weights(learner.policy)
     lesson = learner.learn(1, [Scored(trajectory("a", [n]), 1.0, {}) for n in (3, 4)], ["a", "a"])
     assert lesson.metrics["train/trained"] == 0
@@ -153,6 +153,17 @@ def test_every_chosen_sample_is_in_exactly_one_update(parts: int, seed: int, dro
     assert sorted(a for a, _ in seen) == pytest.approx(sorted(a for a, _ in said if a is not None), abs=1e-6)
 
 
+def test_the_kl_coefficient_stays_while_the_policy_stays() -> None:
+    learner = learner_of(
+        {"name": "ppo", "kl": "k1", "kl_coefficient": 0.1, "kl_target": 0.01, "kl_horizon": 10}, "critic.alone_steps=1"
+    )
+    step, groups = random_step(1)
+    learner.learn(1, on_policy(learner.policy, step), groups)
+    assert learner.algorithm.kl_coefficient == 0.1
+    learner.learn(2, on_policy(learner.policy, step), groups)
+    assert learner.algorithm.kl_coefficient != 0.1
+
+
 def test_informative_groups_are_those_with_something_to_learn() -> None:
     rewards = {"flat": [1.0, 1.0], "live": [0.0, 1.0], "one left": [0.5], "failed": [1.0, 0.0]}
     scored, groups = [], []
@@ -161,7 +172,8 @@ def test_informative_groups_are_those_with_something_to_learn() -> None:
         scored += [Scored(trajectory("q", [3], stop=stop), reward, {}) for reward in earned]
         groups += [group] * len(earned)
     assert learner_of({"name": "grpo"}).informative(scored, groups) == {"live", "one left"}
-    assert learner_of({"name": "ppo"}).informative(scored, groups) == {"flat", "live", "one left"}
+    for other in ({"name": "ppo"}, {"name": "grpo", "kl": "k1", "kl_in": "reward"}, {"name": "grpo", "llds": 0.1}):
+        assert learner_of(other).informative(scored, groups) == {"live", "one left"}
     assert learner_of({"name": "grpo"}).informative(scored[-2:], groups[-2:]) == set()
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from searchr1.errors import UserError
 from searchr1.metrics import evaluation_rows, step_metrics
 from searchr1.types import (
     Answer,
@@ -50,12 +51,12 @@ BATCH = [scored(1, 1.0, 1), scored(1, 0.0, 3), scored(2, 1.0, 2, form="compariso
 def test_valid_actions_are_a_share_of_turns() -> None:
     item = scored(1, 0.0, 2)
     broken = replace(item.trajectory, turns=(*item.trajectory.turns, Turn(Invalid("neither"))))
-    assert step_metrics([item])["train/valid_actions"] == 1.0
-    assert step_metrics([replace(item, trajectory=broken)])["train/valid_actions"] == 0.75
+    assert step_metrics([item], {})["train/valid_actions"] == 1.0
+    assert step_metrics([replace(item, trajectory=broken)], {})["train/valid_actions"] == 0.75
 
 
 def test_a_step_counts_failures_and_leaves_them_out_of_every_mean() -> None:
-    row = step_metrics(BATCH)
+    row = step_metrics(BATCH, {})
     assert row["train/trajectories"] == 4
     assert row["train/reward"] == pytest.approx(1 / 3)
     assert row["train/exact_match"] == pytest.approx(2 / 3)
@@ -70,8 +71,26 @@ def test_a_step_counts_failures_and_leaves_them_out_of_every_mean() -> None:
     assert sum(value for name, value in row.items() if name.startswith("stop/")) == 1.0
 
 
+def test_what_was_learned_is_beside_what_was_played() -> None:
+    assert step_metrics(BATCH, {"train/loss": 0.5})["train/loss"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["reward", "searches", "loss"])
+def test_a_reward_does_not_take_the_place_of_another_metric(name: str) -> None:
+    named = [replace(item, components={**item.components, name: -7.0}) for item in BATCH]
+    with pytest.raises(UserError, match=rf"reward\.{name}: train/{name} is a metric already"):
+        step_metrics(named, {"train/loss": 0.5})
+
+
+def test_turns_that_ran_into_their_limit_are_counted() -> None:
+    item = scored(1, 0.0, 3)
+    first, *others = item.trajectory.turns
+    cut = replace(item.trajectory, turns=(replace(first, cut=True), *others))
+    assert step_metrics([replace(item, trajectory=cut)], {})["train/cut_turns"] == 0.25
+
+
 def test_a_step_of_failures_has_no_means() -> None:
-    row = step_metrics([scored(1, 1.0, 1, failed=True)])
+    row = step_metrics([scored(1, 1.0, 1, failed=True)], {})
     assert "train/reward" not in row
     assert row["stop/search_unavailable"] == 1.0
 

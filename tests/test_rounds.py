@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from searchr1.errors import UserError
 from searchr1.run import RunFolder
+from searchr1.train import further_questions
 from searchr1.waiting import Silent
 from tiny_runs import ask, recipe_of, train
 
@@ -106,6 +109,35 @@ async def test_a_step_is_not_refilled_unless_asked_for(tmp_path: Path) -> None:
         first = refilled.read_trajectories(step)[: 4 * SIZE]
         alone = plain.read_trajectories(step)
         assert [(row["seed"], row["group"]) for row in first] == [(row["seed"], row["group"]) for row in alone]
+
+
+async def test_refilled_questions_are_others_while_there_are_any(tmp_path: Path) -> None:
+    run, _ = await played(tmp_path / "run", 8, "rollout.refill=3")
+    for step in range(1, 8):
+        groups = Counter(row["question"]["id"] for row in run.read_trajectories(step))
+        assert set(groups.values()) == {SIZE}  # of a pool of 24, at most 16 are asked in a step
+    asked = [Counter(row["question"]["id"] for row in run.read_trajectories(step)) for step in range(1, 8)]
+    assert len({frozenset(groups) for groups in asked}) == 7
+
+
+async def test_groups_are_made_up_for_where_kl_keeps_them_too(tmp_path: Path) -> None:
+    """KL acts on groups with equal rewards, so that they are trained; there is as little to compare in them."""
+    _, rounds = await played(
+        tmp_path / "run", 3, "rollout.refill=2", "algorithm.kl=k1", "algorithm.kl_in=reward",
+        pool=ask("hard 1", "easy 1", "hard 2"),
+    )  # fmt: skip
+    assert rounds[:3] == [[4 * SIZE] * 3] * 3
+
+
+@given(st.integers(1, 12), st.integers(0, 12), st.integers(1, 30), st.integers(0, 99))
+def test_further_questions(size: int, met: int, count: int, seed: int) -> None:
+    pool = ask(*map(str, range(size)))
+    asked = pool[:met]
+    more = further_questions(pool, asked, count, seed)
+    assert len(more) == count
+    new = max(0, size - met)
+    assert not {question.id for question in more[: min(count, new)]} & {question.id for question in asked}
+    assert len({question.id for question in more[:size]}) == min(count, size)
 
 
 async def test_refilling_gives_up(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from searchr1.algorithms.base import experience
+from searchr1.algorithms.terms import zero_variance
 from searchr1.config import Recipe
 from searchr1.seeds import derive_seed
 from searchr1.training.packing import pack
@@ -36,12 +39,15 @@ class Learner:
         self.algorithm = recipe.build_algorithm()
 
     def informative(self, scored: Sequence[Scored], groups: Sequence[str]) -> set[str]:
-        """The groups of which at least one sample carries a signal."""
+        """The groups whose rewards differ, so that there is something to learn from the difference."""
         samples = [to_sample(scored[i], groups[i]) for i in _usable(scored, groups)]
         if not samples:
             return set()
-        keep_S = self.algorithm.keep(experience(samples))
-        return {sample.group for sample, kept in zip(samples, keep_S.tolist(), strict=True) if kept}
+        step = experience(samples)
+        equal_S = zero_variance(step.rewards_S, step.groups_S)
+        if self.algorithm.drop_cut:
+            equal_S |= step.cut_S
+        return _groups(samples, ~equal_S)
 
     def learn(self, step: int, scored: Sequence[Scored], groups: Sequence[str]) -> Lesson:
         """All updates of one step. Raises ``NumericalError``; the policy is then as the last good update left it."""
@@ -66,14 +72,15 @@ class Learner:
         keep_S = self.algorithm.keep(given)
         chosen = [number for number in range(len(samples)) if keep_S[number]]
         rows = self._updates(step, samples, per_token, chosen)
-        learned = {samples[number].group for number in chosen}
+        equal = _groups(samples, zero_variance(given.rewards_S, given.groups_S))
         metrics = step_row(rows) | {
             "train/trained": float(len(chosen)),
-            "train/zero_variance_groups": 1.0 - len(learned) / len({sample.group for sample in samples}),
+            "train/zero_variance_groups": len(equal) / len({sample.group for sample in samples}),
         }
         if given.reference_N.numel():
             metrics["train/kl_coefficient"] = self.algorithm.kl_coefficient
-        self.algorithm = self.algorithm.adapted(metrics, len(chosen))
+        if not self._critic_alone(step):
+            self.algorithm = self.algorithm.adapted(metrics, len(chosen))
         return Lesson(metrics, advantages)
 
     def state(self) -> dict[str, float]:
@@ -101,7 +108,7 @@ class Learner:
     ) -> list[dict[str, float]]:
         """The optimiser steps over parts of the ``chosen`` samples: a row of metrics for each."""
         training, rows = self.recipe.training, []
-        alone = self.algorithm.needs.values and step <= self.recipe.critic.alone_steps
+        alone = self._critic_alone(step)
         for part in mini_batches(len(chosen), training.updates_per_batch, derive_seed(self.recipe.seed, step, "parts")):
             picked = [chosen[number] for number in part]
             given: dict[str, Any] = {
@@ -111,6 +118,14 @@ class Learner:
             batches = pack(chosen_samples, **given, max_tokens=training.micro_batch_tokens)
             rows.append(self.policy.update(batches, self.algorithm.loss, critic_alone=alone))
         return rows
+
+    def _critic_alone(self, step: int) -> bool:
+        """Whether the policy stays as it is in this step, for the critic to catch up."""
+        return bool(self.algorithm.needs.values and step <= self.recipe.critic.alone_steps)
+
+
+def _groups(samples: Sequence[Sample], wanted_S: Tensor) -> set[str]:
+    return {sample.group for sample, wanted in zip(samples, wanted_S.tolist(), strict=True) if wanted}
 
 
 def _usable(scored: Sequence[Scored], groups: Sequence[str]) -> list[int]:

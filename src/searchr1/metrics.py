@@ -6,22 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from searchr1.errors import UserError
 from searchr1.evaluation.bootstrap import mean_interval
 from searchr1.types import Invalid, Scored, Source, StopReason
 
 
-def step_metrics(scored: Sequence[Scored]) -> dict[str, float]:
-    """One training step's metrics; means are over the trajectories that did not fail."""
+def step_metrics(scored: Sequence[Scored], learned: Mapping[str, float]) -> dict[str, float]:
+    """One training step's metrics, with those of what was ``learned``; means are over what did not fail.
+
+    Raises ``UserError`` for a reward with the name of another metric.
+    """
     trajectories = [item.trajectory for item in scored]
     kept = [item for item in scored if not item.trajectory.failed]
     row: dict[str, float] = {"train/trajectories": len(scored)}
     if kept:
         row["train/reward"] = fmean(item.reward for item in kept)
-        row |= {f"train/{name}": fmean(item.components[name] for item in kept) for name in kept[0].components}
         played = [item.trajectory for item in kept]
         row["train/searches"] = fmean(trajectory.searches for trajectory in played)
         turns = [turn for trajectory in played for turn in trajectory.turns]
         row["train/valid_actions"] = fmean(not isinstance(turn.action, Invalid) for turn in turns) if turns else 0.0
+        row["train/cut_turns"] = fmean(turn.cut for turn in turns) if turns else 0.0
         observed = [turn.truncated for trajectory in played for turn in trajectory.turns if turn.environment_tokens]
         row["train/truncated_observations"] = fmean(observed) if observed else 0.0
         row |= _by_kind("searches", kept, lambda item: float(item.trajectory.searches))
@@ -30,6 +34,11 @@ def step_metrics(scored: Sequence[Scored]) -> dict[str, float]:
             row[f"tokens/{source}"] = fmean(trajectory.count(source) for trajectory in played)
     for stop in StopReason:
         row[f"stop/{stop}"] = sum(trajectory.stop is stop for trajectory in trajectories) / len(scored)
+    row |= learned
+    for name in kept[0].components if kept else ():
+        if f"train/{name}" in row:
+            raise UserError(f"reward.{name}: train/{name} is a metric already; give your reward another name")
+        row[f"train/{name}"] = fmean(item.components[name] for item in kept)
     return row
 
 

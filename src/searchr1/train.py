@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import cycle, islice
 from typing import Any
 
 from searchr1.agents import build_agent
@@ -114,8 +115,7 @@ class Trainer:
             "time/update": time.perf_counter() - played,
             "time/step": time.perf_counter() - started,
         }
-        row = {"step": step, **step_metrics(scored), **lesson.metrics, **seconds}
-        row |= search_metrics(self._searched())
+        row = {"step": step, **step_metrics(scored, lesson.metrics), **seconds, **search_metrics(self._searched())}
         self.rows.append(row)
         self.run.append_metrics(row)
         self.monitor.stepped(row)
@@ -177,21 +177,23 @@ class Trainer:
         Dynamic sampling (arXiv 2503.14476, section 3.2): what taught nothing is left out of the loss anyway; here new
         questions take its place, in up to ``rollout.refill`` rounds.
         """
-        table = self.recipe.rollout
-        scored, groups = await self._round(step, table.questions, 0)
+        table, pool = self.recipe.rollout, self.parts.train
+        asked = questions_of(step, pool, table.questions, self.recipe.seed)
+        scored, groups = await self._round(step, asked, 0)
         for number in range(1, table.refill + 1):
             missing = table.questions - len(self.learner.informative(scored, groups))
             if missing <= 0:
                 break
-            more_scored, more_groups = await self._round(step, missing, number)
+            more = further_questions(pool, asked, missing, derive_seed(self.recipe.seed, "refill", step, number))
+            asked = [*asked, *more]
+            more_scored, more_groups = await self._round(step, more, number)
             scored, groups = scored + more_scored, groups + more_groups
         return scored, groups
 
-    async def _round(self, step: int, count: int, number: int) -> tuple[list[Scored], list[str]]:
-        """``count`` questions ``group_size`` times each; round 0 is the step's own, the others have seeds apart."""
+    async def _round(self, step: int, questions: Sequence[Question], number: int) -> tuple[list[Scored], list[str]]:
+        """Each question ``group_size`` times; round 0 is the step's own, the others have seeds apart."""
         size, seed = self.recipe.rollout.group_size, self.recipe.seed
-        seed = derive_seed(seed, "refill", number) if number else seed
-        jobs = jobs_of(step, questions_of(step, self.parts.train, count, seed), size, seed)
+        jobs = jobs_of(step, questions, size, derive_seed(seed, "refill", number) if number else seed)
         self.monitor.phase("rollout", len(jobs))
         while True:
             played = await rollout(
@@ -302,6 +304,19 @@ def questions_of(step: int, questions: Sequence[Question], count: int, seed: int
         epoch, place = divmod(position, len(questions))
         chosen.append(_epoch_order(len(questions), derive_seed(seed, "epoch", epoch))[place])
     return [questions[index] for index in chosen]
+
+
+def further_questions(pool: Sequence[Question], asked: Sequence[Question], count: int, seed: int) -> list[Question]:
+    """``count`` random questions of ``pool``, those that were ``asked`` only where no others are left.
+
+    >>> pool = [Question(str(i), "?", ("a",)) for i in range(4)]
+    >>> sorted(q.id for q in further_questions(pool, pool[:2], 2, seed=0))
+    ['2', '3']
+    """
+    met = {(question.dataset, question.id) for question in asked}
+    order = random.Random(seed).sample(pool, len(pool))
+    order.sort(key=lambda question: (question.dataset, question.id) in met)  # stable: chance decides within both
+    return list(islice(cycle(order), count))
 
 
 def jobs_of(step: int, questions: Sequence[Question], size: int, seed: int) -> list[Job]:

@@ -148,6 +148,7 @@ def _turn_row(turn: Turn) -> dict[str, Any]:
         "truncated": turn.truncated,
         "generate_seconds": turn.generate_seconds,
         "search_seconds": turn.search_seconds,
+        "cut": turn.cut,
     }
 
 
@@ -161,6 +162,7 @@ def _read_turn(row: Mapping[str, Any]) -> Turn:
         truncated=row["truncated"],
         generate_seconds=row["generate_seconds"],
         search_seconds=row["search_seconds"],
+        cut=row.get("cut", False),
     )
 
 

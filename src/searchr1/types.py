@@ -136,6 +136,8 @@ class Turn:
     """True when the observation was cut to its token budget."""
     generate_seconds: float = 0.0
     search_seconds: float = 0.0
+    cut: bool = False
+    """True when the policy was still writing at the turn's token limit."""
 
 
 class StopReason(StrEnum):

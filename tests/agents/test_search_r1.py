@@ -96,7 +96,7 @@ async def test_invalid_then_answer_keeps_the_sampled_end_of_sequence() -> None:
 async def test_a_turn_ends_at_its_limit() -> None:
     trajectory, _ = await play("search_r1", ["x" * 99, ANSWER])
     assert trajectory.segments[1] == said("x" * 60)
-    assert trajectory.turns[0] == replace(UNCLEAR, policy_tokens=60)
+    assert trajectory.turns[0] == replace(UNCLEAR, policy_tokens=60, cut=True)
 
 
 async def test_the_turn_after_the_last_search_may_only_answer() -> None:

@@ -29,7 +29,7 @@ GOOD = {
     "train/mismatch_kl": 0.0004,
     "train/mismatch_max": 1.2,
     "train/reward": 0.6,
-    "train/trained": 40.0,
+    "train/zero_variance_groups": 0.3,
 }
 Row = dict[str, Any]
 
@@ -60,7 +60,7 @@ def test_every_alarm_has_a_name_that_can_be_ignored() -> None:
         ("valid_actions", "critical", 0.4, 0.475, after(31, train__valid_actions=0.4)),
         ("likelihood", "warning", -0.8, -0.55, after(31, train__correct_logprob=-0.8)),
         ("searches", "warning", 0.0, 0.18, after(31, train__searches=0.0)),
-        ("signal", "warning", 0.0, 0.0, after(31, train__trained=0.0)),
+        ("signal", "warning", 1.0, 1.0, after(31, train__zero_variance_groups=1.0)),
         ("length", "warning", 400.0, 360.0, after(31, tokens__policy=400.0)),
         ("kl", "warning", 0.3, 0.1, after(31, train__kl=0.3)),
         ("grad_norm", "warning", 7.0, 6.0, after(31, train__grad_norm=7.0)),
@@ -135,7 +135,7 @@ def test_nothing_but_nonfinite_fires_during_warmup() -> None:
 
 
 def test_a_solved_task_teaches_nothing_and_that_is_fine() -> None:
-    assert firings(history(36, after(31, train__trained=0.0, train__exact_match=0.95))) == []
+    assert firings(history(36, after(31, train__zero_variance_groups=1.0, train__exact_match=0.95))) == []
 
 
 def test_one_or_two_bad_rows_fire_nothing() -> None:
@@ -162,7 +162,8 @@ def test_critical_ones_come_first() -> None:
     st.integers(1, 40),
 )
 def test_a_constant_history_never_fires(values: dict[str, float], steps: int) -> None:
-    values |= {"train/kl": 0.01, "train/mismatch_kl": 1e-3, "train/mismatch_max": 1.0}  # these have absolute limits
+    values |= {"train/kl": 0.01, "train/mismatch_kl": 1e-3, "train/mismatch_max": 1.0}  # these have absolute limits,
+    values |= {"train/zero_variance_groups": 0.5}  # and this one too
     assert check([{"step": step, **values} for step in range(1, steps + 1)], Alarms()) == []
 
 

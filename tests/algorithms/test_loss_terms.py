@@ -203,13 +203,21 @@ def test_which_tokens_weigh_what() -> None:
     assert slopes["fixed"] == pytest.approx([1 / 30] * 6)
 
 
+def whiten(values: list[float]) -> list[float]:
+    """Over all of them."""
+    whitened: list[float] = terms.whiten(double(values), torch.ones(len(values), dtype=torch.bool)).tolist()
+    return whitened
+
+
 def test_whitening() -> None:
     values = [0.5, -1.0, 2.0, 2.0]
     mean, deviation = statistics.mean(values), math.sqrt(statistics.variance(values) + 1e-8)
-    assert terms.whiten(double(values)).tolist() == pytest.approx([(v - mean) / deviation for v in values], rel=1e-12)
-    assert terms.whiten(double([0.3, 0.3, 0.3])).tolist() == pytest.approx([0.0] * 3, abs=1e-9)
-    assert terms.whiten(double([0.3])).tolist() == [0.3]
-    assert terms.whiten(double([])).tolist() == []
+    assert whiten(values) == pytest.approx([(v - mean) / deviation for v in values], rel=1e-12)
+    assert whiten([0.3, 0.3, 0.3]) == pytest.approx([0.0] * 3, abs=1e-9)
+    assert whiten([0.3]) == [0.3]
+    assert whiten([]) == []
+    kept = torch.tensor([True, True, False, True, True])
+    assert terms.whiten(double([*values[:2], 9.0, *values[2:]]), kept)[kept].tolist() == whiten(values)
 
 
 def test_correction_weights() -> None:

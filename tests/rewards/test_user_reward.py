@@ -48,6 +48,12 @@ def file(tmp_path: Path) -> Path:
             async def later(trajectory, group):
                 return 1.0
 
+            def greedy(trajectory, group):
+                group.remove(trajectory)
+                return 1.0
+
+            from builtins import max as unknown
+
             LIMIT = 3
             """
         )
@@ -75,6 +81,21 @@ def test_it_sees_the_group_and_may_answer_any_number(file: Path) -> None:
     values = [item.components["mine"] for item in reward_of(f"{file}:several").score_group(group)]
     assert values == [0.0, 1.0]
     assert all(type(value) is float for value in values)
+
+
+def test_it_cannot_take_anything_from_the_group(file: Path) -> None:
+    group = [played("Asimov"), played("Frank Herbert"), played("nobody")]
+    with pytest.raises(AttributeError) as caught:
+        reward_of(f"{file}:greedy").score_group(group)
+    assert "in reward.mine" in caught.value.__notes__[0]
+    assert len(group) == 3
+
+
+def test_a_function_that_does_not_say_what_it_takes_is_called(file: Path) -> None:
+    """Some of those written in C do not; what is wrong with the call shows then."""
+    with pytest.raises(TypeError) as caught:
+        reward_of(f"{file}:unknown").score_group([played()])
+    assert "in reward.mine" in caught.value.__notes__[0]
 
 
 def test_it_may_have_a_schedule(file: Path) -> None:

@@ -13,6 +13,7 @@ from searchr1.algorithms.grpo import GRPO
 from searchr1.errors import UserError
 from searchr1.training.checkpoint import load_checkpoint, save_checkpoint
 from searchr1.training.optimization import Critic, Lora, Optimization
+from searchr1.training.optimizer import Optimizer
 from searchr1.training.packing import pack
 from searchr1.training.policy import Policy, load_model
 
@@ -103,6 +104,47 @@ def test_a_critic_learns_beside_an_adapter(backbone: str) -> None:
 def test_layers_that_do_not_exist_are_refused() -> None:
     with pytest.raises(UserError, match=r"lora\.layers: .*nowhere"):
         policy(lora=Lora(rank=2, layers=("nowhere",)))
+
+
+def test_a_base_in_bfloat16_keeps_the_frequencies_of_its_positions(tmp_path: Path) -> None:
+    """Rounded to bfloat16 they are off by whole turns after some thousand tokens."""
+    base = model(max_position_embeddings=4096)
+    frequencies = {name: value.clone() for name, value in base.named_buffers() if "inv_freq" in name}
+    made = Policy(base, FAST, lora=Lora(rank=4, base_precision="bfloat16"))
+    kept = dict(made.model.named_buffers())
+    assert frequencies
+    assert all(torch.equal(kept[name], value) for name, value in frequencies.items())
+    far = pack([sample(3000, 1)])
+    again = Policy(load_model(save_checkpoint(tmp_path, 1, made, None, {})))
+    assert (made.score(far) - again.score(far)).abs().mean() < 0.05
+
+
+def test_an_adapter_is_not_put_on_another_base(tmp_path: Path) -> None:
+    made = policy()
+    learn(made)
+    folder = save_checkpoint(tmp_path, 1, made, None, {})
+    other = Policy(model(seed=1), FAST, reference=True, lora=LORA)
+    with pytest.raises(UserError, match="the model that the run started from has changed since"):
+        load_checkpoint(folder, other)
+
+
+def test_a_reference_is_the_model_that_the_run_started_from(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, 1, Policy(model(), FAST, reference=True), None, {})
+    load_checkpoint(folder, Policy(model(), FAST, reference=True))
+    load_checkpoint(folder, Policy(model(seed=1), FAST))  # nobody needs the start
+    with pytest.raises(UserError, match="has changed since"):
+        load_checkpoint(folder, Policy(model(seed=1), FAST, reference=True))
+
+
+def test_8_bit_moments_have_8_bits() -> None:
+    optim = pytest.importorskip("bitsandbytes.optim", reason="needs pip install 'searchr1[8bit]'")
+    layer = torch.nn.Linear(128, 64)  # smaller ones keep 32 bits
+    made = Optimizer(layer, Optimization(kind="adamw_8bit"), Optimization())
+    assert isinstance(made.adamw, optim.AdamW8bit)
+    layer(torch.ones(1, 128)).sum().backward()
+    made.step(made.norm(), 0, 1.0)
+    assert made.adamw.state[layer.weight]["state1"].dtype == torch.uint8
+    assert type(Optimizer(layer, Optimization(), Optimization()).adamw) is torch.optim.AdamW
 
 
 def test_an_8_bit_optimizer_learns_and_resumes(tmp_path: Path) -> None:

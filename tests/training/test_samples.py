@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from searchr1.algorithms.base import experience
 from searchr1.training.samples import gather, mini_batches, score_environment, split, to_sample
-from searchr1.types import Question, Sample, Scored, Segment, Source, StopReason, Trajectory
+from searchr1.types import Answer, Invalid, Question, Sample, Scored, Segment, Source, StopReason, Trajectory, Turn
 
 TRAJECTORY = Trajectory(
     Question("q", "?", ("a",)),
@@ -62,6 +62,11 @@ def test_turn_rewards_stand_on_the_same_tokens_where_documents_are_trained_too()
 def test_a_sample_that_filled_the_context_is_marked(stop: StopReason) -> None:
     cut = stop is StopReason.OUT_OF_TOKENS
     assert to_sample(Scored(replace(TRAJECTORY, stop=stop), 0.0, {}), "g").cut == cut
+    whole, half = Turn(Answer("a")), Turn(Invalid("no closing tag"), cut=True)
+    still_writing = replace(TRAJECTORY, stop=stop, turns=(whole, half))
+    assert to_sample(Scored(still_writing, 0.0, {}), "g").cut == (cut or stop is StopReason.NO_ACTION)
+    recovered = replace(TRAJECTORY, stop=stop, turns=(half, whole))
+    assert to_sample(Scored(recovered, 0.0, {}), "g").cut == cut
 
 
 def test_rewards_of_more_turns_than_the_policy_wrote_are_refused() -> None:

@@ -44,12 +44,23 @@ class Rag:
             return StopReason.SEARCH_UNAVAILABLE
         transcript.open(self.protocol.prompt(text, search=False, passages=passages, budget=room))
         truncated = self.protocol.observe(passages, room).truncated
-        searched = Turn(Search(text), tuple(passages), outcome, truncated=truncated, search_seconds=search_seconds)
         if not table.fits(transcript, self.budget.turn_tokens):
-            transcript.turns.append(searched)
+            transcript.turns.append(
+                Turn(Search(text), tuple(passages), outcome, truncated=truncated, search_seconds=search_seconds)
+            )
             return StopReason.OUT_OF_TOKENS
-        action, tokens, seconds = await table.speak(transcript)
+        said = await table.speak(transcript)
+        action = said.action
         if isinstance(action, Search):
             action = Invalid(f"a search, which this dialogue does not offer: {action.query}")
-        transcript.turns.append(replace(searched, action=action, policy_tokens=tokens, generate_seconds=seconds))
+        transcript.turns.append(
+            replace(
+                said,
+                action=action,
+                passages=tuple(passages),
+                search=outcome,
+                truncated=truncated,
+                search_seconds=search_seconds,
+            )
+        )
         return StopReason.ANSWERED if isinstance(action, Answer) else StopReason.NO_ACTION

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from searchr1.agents.budget import Budget
 from searchr1.agents.transcript import Table, Transcript
 from searchr1.errors import EngineError, SearchUnavailable
 from searchr1.ports import Dialogue, Engine, Retriever, Tokenizer
-from searchr1.types import Action, Answer, Question, Search, SearchOutcome, StopReason, Trajectory, Turn
+from searchr1.types import Answer, Question, Search, SearchOutcome, StopReason, Trajectory, Turn
 
 
 @dataclass(frozen=True)
@@ -41,44 +41,44 @@ class SearchR1:
         for _ in range(self.budget.max_searches):
             if not table.fits(transcript, self.budget.turn_tokens):
                 return StopReason.OUT_OF_TOKENS
-            action, tokens, seconds = await table.speak(transcript)
-            stop = await self._reply(table, transcript, action, tokens, seconds)
+            stop = await self._reply(table, transcript, await table.speak(transcript))
             if stop is not None:
                 return stop
         if not self.budget.forced_answer:
             return StopReason.OUT_OF_TURNS
         if not table.fits(transcript, self.budget.turn_tokens):
             return StopReason.OUT_OF_TOKENS
-        action, tokens, seconds = await table.speak(transcript)
-        outcome = SearchOutcome.REFUSED if isinstance(action, Search) else SearchOutcome.NONE
-        transcript.turns.append(Turn(action, search=outcome, policy_tokens=tokens, generate_seconds=seconds))
-        if isinstance(action, Answer):
+        turn = await table.speak(transcript)
+        searches = isinstance(turn.action, Search)
+        transcript.turns.append(replace(turn, search=SearchOutcome.REFUSED) if searches else turn)
+        if isinstance(turn.action, Answer):
             return StopReason.ANSWERED
-        return StopReason.OUT_OF_TURNS if isinstance(action, Search) else StopReason.NO_ACTION
+        return StopReason.OUT_OF_TURNS if searches else StopReason.NO_ACTION
 
-    async def _reply(
-        self, table: Table, transcript: Transcript, action: Action, tokens: int, seconds: float
-    ) -> StopReason | None:
+    async def _reply(self, table: Table, transcript: Transcript, turn: Turn) -> StopReason | None:
         """The environment's reply to one turn; a stop reason when the trajectory ends with it."""
-        if isinstance(action, Answer):
-            transcript.turns.append(Turn(action, policy_tokens=tokens, generate_seconds=seconds))
+        if isinstance(turn.action, Answer):
+            transcript.turns.append(turn)
             return StopReason.ANSWERED
-        if not isinstance(action, Search):
+        if not isinstance(turn.action, Search):
             told = table.tell(transcript, self.protocol.invalid())
-            transcript.turns.append(
-                Turn(action, policy_tokens=tokens, environment_tokens=told, generate_seconds=seconds)
-            )
+            transcript.turns.append(replace(turn, environment_tokens=told))
             return None if told else StopReason.OUT_OF_TOKENS
         try:
-            passages, outcome, search_seconds = await table.search(action.query)
+            passages, outcome, search_seconds = await table.search(turn.action.query)
         except SearchUnavailable:
-            transcript.turns.append(
-                Turn(action, search=SearchOutcome.FAILED, policy_tokens=tokens, generate_seconds=seconds)
-            )
+            transcript.turns.append(replace(turn, search=SearchOutcome.FAILED))
             return StopReason.SEARCH_UNAVAILABLE
         observation = self.protocol.observe(passages, self.budget.observation_tokens)
         told = table.tell(transcript, observation)
         transcript.turns.append(
-            Turn(action, tuple(passages), outcome, tokens, told, observation.truncated, seconds, search_seconds)
+            replace(
+                turn,
+                passages=tuple(passages),
+                search=outcome,
+                environment_tokens=told,
+                truncated=observation.truncated,
+                search_seconds=search_seconds,
+            )
         )
         return None if told else StopReason.OUT_OF_TOKENS

@@ -10,9 +10,9 @@ from searchr1.agents.budget import Budget
 from searchr1.ports import Dialogue, Engine, Retriever, Session, Tokenizer
 from searchr1.seeds import derive_seed
 from searchr1.types import (
-    Action,
     Answer,
     Completion,
+    FinishReason,
     Observation,
     Passage,
     Question,
@@ -71,16 +71,20 @@ class Table:
     retriever: Retriever
     session: Session
 
-    async def speak(self, transcript: Transcript) -> tuple[Action, int, float]:
-        """Sample one turn; its action, its number of tokens and the seconds it took."""
+    async def speak(self, transcript: Transcript) -> Turn:
+        """Sample one turn: its action, tokens and seconds; what the environment replies is added by the agent."""
         started = time.perf_counter()
         seed = derive_seed(transcript.seed, len(transcript.turns))
         completion = await self.engine.generate(
             transcript.context, self.budget.sampling(self.protocol.stops, seed), session=self.session
         )
         transcript.said(completion)
-        action = self.protocol.parse(self.tokenizer.decode(completion.token_ids))
-        return action, len(completion.token_ids), time.perf_counter() - started
+        return Turn(
+            self.protocol.parse(self.tokenizer.decode(completion.token_ids)),
+            policy_tokens=len(completion.token_ids),
+            generate_seconds=time.perf_counter() - started,
+            cut=completion.finish_reason is FinishReason.LENGTH,
+        )
 
     async def search(self, query: str) -> tuple[list[Passage], SearchOutcome, float]:
         """The passages for one query. Raises ``SearchUnavailable``."""

@@ -142,15 +142,15 @@ def searches(history: History) -> Iterator[Alarm]:
 
 def signal(history: History) -> Iterator[Alarm]:
     """In most of the last steps every group's rewards were all equal: nothing is learned, and nothing else says so."""
-    metric = "train/trained"
+    metric = "train/zero_variance_groups"
     values, matches = history.series(metric), history.series("train/exact_match")
-    if values is None or history.now(values) > 0 or (matches is not None and history.now(matches) >= SOLVED):
+    if values is None or history.now(values) < 1 or (matches is not None and history.now(matches) >= SOLVED):
         return
     message = (
         "no trajectory taught anything in most of the last steps: all rewards of every question are equal. Use easier "
         "questions, a larger rollout.group_size, a finer reward (f1, format), or a model that answers some of them."
     )
-    yield Alarm("signal", "warning", history.step, metric, 0.0, 0.0, message)
+    yield Alarm("signal", "warning", history.step, metric, 1.0, 1.0, message)
 
 
 def length(history: History) -> Iterator[Alarm]:

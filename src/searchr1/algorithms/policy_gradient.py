@@ -49,9 +49,13 @@ class PolicyGradient:
     """For engines whose log-probabilities differ from the trainer's: see ``terms.correction_weights``."""
     correction_cap: float = 2.0
     drop_zero_variance: bool = True
-    """Leave out groups whose rewards are all equal: their advantages are zero and would only dilute the mean."""
+    """Leave out groups whose rewards are all equal, where nothing but their advantages, all zero, would act on them.
+
+    They would only dilute the mean then. KL, entropy bonus and LLDS act on every sample, so with one of these on they
+    stay.
+    """
     drop_cut: bool = False
-    """Leave out samples that ended because the context was full (overlong filtering, arXiv 2503.14476, section 3.4)."""
+    """Leave out samples that a limit on tokens ended (overlong filtering, arXiv 2503.14476, section 3.4)."""
     aggregate: terms.Aggregate = "token"
     fixed_tokens: int = 256
     """The constant that ``aggregate = "fixed"`` divides by, about the policy tokens of one sample."""
@@ -82,10 +86,11 @@ class PolicyGradient:
         return Needs(reference=self.kl != "off", values=self.critic, trainer=trainer)
 
     def keep(self, experience: Experience) -> Tensor:
-        """Samples that carry a signal: bool [S]."""
+        """Samples to learn from: bool [S]."""
         keep_S = torch.ones_like(experience.cut_S)
-        costly = self.kl != "off" and self.kl_in == "reward"  # then equal rewards are not equal
-        if self.drop_zero_variance and not costly:
+        # KL in the reward makes equal rewards unequal.
+        regularised = self.entropy_bonus > 0 or self.llds > 0 or (self.kl != "off" and self.kl_coefficient > 0)
+        if self.drop_zero_variance and not regularised:
             keep_S &= ~terms.zero_variance(experience.rewards_S, experience.groups_S)
         return keep_S & ~experience.cut_S if self.drop_cut else keep_S
 
@@ -112,8 +117,9 @@ class PolicyGradient:
         old_N = batch.trainer_N if len(batch.trainer_N) else batch.behaviour_N
         ratio_N = terms.importance_ratio(logprobs_N, old_N)
         surrogate_N, clipped_N = self.surrogate(ratio_N, batch, output)
-        if self.correction != "off":
-            surrogate_N = surrogate_N * self._correction(batch)
+        weights_N = self._correction(batch) if self.correction != "off" else None
+        if weights_N is not None:
+            surrogate_N = surrogate_N * weights_N
         fall_N = terms.likelihood_fall(logprobs_N, old_N, batch, self.llds_gate)
         loss = terms.aggregate(surrogate_N, batch, self.aggregate, self.fixed_tokens)
         metrics = _diagnostics(batch, output) | {
@@ -121,6 +127,9 @@ class PolicyGradient:
             "ratio_max": ratio_N.detach().max() if len(ratio_N) else logprobs_N.new_zeros(()),
             "llds": terms.share(fall_N, batch),
         }
+        if weights_N is not None:  # tokens whose weight was capped, or that were left out
+            bound = 0.0 if self.correction == "sequence" else self.correction_cap
+            metrics["corrected"] = terms.share(weights_N == bound, batch)
         if self.llds:
             loss = loss + self.llds * terms.aggregate(fall_N, batch)
         if self.entropy_bonus:

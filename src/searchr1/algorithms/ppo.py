@@ -46,7 +46,7 @@ class PPO(Clipped):
             self._require(name, getattr(self, name) >= 0, "at least 0")
 
     def advantages(self, experience: Experience) -> Tensor:
-        """GAE of every policy token, whitened over the step: [N].
+        """GAE of every policy token, whitened over those of the step that are trained: [N].
 
         >>> import torch
         >>> from searchr1.algorithms.base import experience
@@ -56,7 +56,8 @@ class PPO(Clipped):
         [0.75, 0.5]
         """
         advantages_N = self._estimate(experience)
-        return (terms.whiten(advantages_N) if self.whiten else advantages_N).float()
+        kept_N = self.keep(experience)[experience.sample_N]
+        return (terms.whiten(advantages_N, kept_N) if self.whiten else advantages_N).float()
 
     def returns(self, experience: Experience) -> Tensor:
         """Advantage plus value, before whitening: [N]."""

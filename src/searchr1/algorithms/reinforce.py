@@ -19,7 +19,7 @@ class Reinforce(Weighted):
     """The table ``[algorithm] name = "reinforce"``."""
 
     baseline: Literal["none", "batch_mean"] = "batch_mean"
-    """Nothing, or the mean reward of the step. The mean of the group's other samples: see ``rloo``."""
+    """Nothing, or the mean reward of the step's trained samples. That of the group's other samples: see ``rloo``."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,5 +37,6 @@ class Reinforce(Weighted):
         """
         rewards_S, _ = self.rewards(experience)
         if self.baseline == "batch_mean":
-            rewards_S = rewards_S - rewards_S.mean()
+            kept_S = self.keep(experience)
+            rewards_S = rewards_S - (rewards_S[kept_S] if kept_S.any() else rewards_S).mean()
         return rewards_S[experience.sample_N].float()

@@ -36,7 +36,7 @@ class ReinforcePP(Clipped):
             raise UserError(f"algorithm.baseline: expected one of {', '.join(BASELINES)}, got {self.baseline!r}")
 
     def advantages(self, experience: Experience) -> Tensor:
-        """Rewards to go of every token, less the baseline, whitened over all tokens of the step: [N].
+        """Rewards to go of every token, less the baseline, whitened over the step's trained tokens: [N].
 
         >>> from searchr1.algorithms.base import experience
         >>> from searchr1.types import Sample
@@ -45,9 +45,10 @@ class ReinforcePP(Clipped):
         [0.7071, -0.7071]
         """
         rewards_S, rewards_N = self.rewards(experience)
+        kept_N = self.keep(experience)[experience.sample_N]
         if self.baseline == "group_mean":
             centred_S = terms.group_relative(rewards_S, experience.groups_S, normalize_std=False)
-            return terms.whiten(centred_S[experience.sample_N]).float()
+            return terms.whiten(centred_S[experience.sample_N], kept_N).float()
         nothing_N = torch.zeros_like(rewards_N)
         to_go_N = terms.generalized_advantages(rewards_N, nothing_N, experience.sample_N, gamma=1.0, gae_lambda=1.0)
-        return terms.whiten(to_go_N).float()
+        return terms.whiten(to_go_N, kept_N).float()

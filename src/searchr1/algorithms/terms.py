@@ -104,15 +104,17 @@ def leave_one_out(rewards_S: Tensor, groups_S: Tensor) -> Tensor:
     return (rewards_S.double() - mean_S) * size_S / (size_S - 1).clamp(min=1)
 
 
-def whiten(values_N: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 over all given tokens: (x - mean) / sqrt(var + 1e-8), var with n - 1.
+def whiten(values_N: Tensor, keep_N: Tensor) -> Tensor:
+    """Mean 0 and standard deviation 1 over the tokens that are kept: (x - mean) / sqrt(var + 1e-8), var with n - 1.
 
-    >>> [round(x, 4) for x in whiten(torch.tensor([1.0, 2.0, 3.0])).tolist()]
-    [-1.0, 0.0, 1.0]
+    >>> keep = torch.tensor([True, True, True, False])
+    >>> [round(x, 4) for x in whiten(torch.tensor([1.0, 2.0, 3.0, 9.0]), keep).tolist()]
+    [-1.0, 0.0, 1.0, 7.0]
     """
-    if len(values_N) < 2:
+    kept_N = values_N[keep_N]
+    if len(kept_N) < 2:
         return values_N
-    return (values_N - values_N.mean()) / (values_N.var() + 1e-8).sqrt()
+    return (values_N - kept_N.mean()) / (kept_N.var() + 1e-8).sqrt()
 
 
 def generalized_advantages(

@@ -71,7 +71,8 @@ class WeightedReward:
         component is the sum over the turns. Weights are those of ``step``. Raises UserError where a function of the
         user's does not answer a number.
         """
-        return [self._scored(trajectory, trajectories, step) for trajectory in trajectories]
+        group = tuple(trajectories)  # which a function of the user's cannot change
+        return [self._scored(trajectory, group, step) for trajectory in group]
 
     def load_functions(self) -> None:
         """Load the functions of the user's now rather than at the first score. Raises what `UserReward.load` does."""

@@ -80,7 +80,10 @@ class UserReward:
         return found
 
     def _check_call(self, found: Callable[..., Any]) -> None:
-        signature = inspect.signature(found)
+        try:
+            signature = inspect.signature(found)
+        except ValueError:  # some of C's functions do not tell; calling it will
+            return
         try:
             signature.bind(None, (), **self.options)
         except TypeError as error:

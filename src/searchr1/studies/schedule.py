@@ -24,6 +24,7 @@ TICK = 0.25  # seconds between looks at what the processes do
 _CHILD = """
 import os, signal, threading
 from searchr1.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell's background job began the study
 threading.Thread(target=lambda: (os.read(0, 1), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
 main()
 """

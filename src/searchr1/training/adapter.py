@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from searchr1.errors import UserError
@@ -32,7 +31,8 @@ def add_adapter(model: PreTrainedModel, options: Lora) -> None:
         raise UserError("lora.rank: training an adapter needs PEFT: pip install 'searchr1[lora]'") from error
     untyped: Any = model
     if options.base_precision == "bfloat16":
-        untyped.to(torch.bfloat16)
+        for parameter in model.parameters():  # and no buffers: rotary frequencies must stay float32
+            parameter.data = parameter.data.bfloat16()
     layers = list(options.layers) or _linear_layers(untyped)
     config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=0.0, target_modules=layers)
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -29,14 +31,13 @@ class Optimizer:
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         matrices = [p for p in self._parameters if p.ndim >= 2]
         vectors = [p for p in self._parameters if p.ndim < 2]
-        self.adamw = torch.optim.AdamW(
+        self.adamw: torch.optim.Optimizer = _adamw(options.kind)(
             [
                 {"params": matrices, "weight_decay": options.weight_decay},
                 {"params": vectors, "weight_decay": 0.0},
             ],
             lr=schedule.learning_rate_at(0),
             betas=(options.beta1, options.beta2),
-            fused=True,
         )
 
     def norm(self) -> Tensor:
@@ -64,10 +65,11 @@ class Optimizer:
         self.adamw.load_state_dict(state)
 
 
-def _adamw_class(kind: str) -> Any:
+def _adamw(kind: str) -> Callable[..., torch.optim.Optimizer]:
     if kind == "adamw":
-        return torch.optim.AdamW
+        return partial(torch.optim.AdamW, fused=True)
     try:
-        return importlib.import_module("bitsandbytes.optim").AdamW8bit
+        eight_bit: Callable[..., torch.optim.Optimizer] = importlib.import_module("bitsandbytes.optim").AdamW8bit
+        return eight_bit
     except ImportError as error:
         raise UserError("optimizer.kind: adamw_8bit needs bitsandbytes: pip install 'searchr1[8bit]'") from error

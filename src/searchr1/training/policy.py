@@ -7,6 +7,7 @@ trained must be those of the distribution that was sampled from.
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -63,6 +64,7 @@ class Policy:
         self.adapted = lora is not None and lora.rank > 0
         self.reference = _frozen_copy(model) if reference and not self.adapted else None
         self._has_reference = reference
+        self._origin = fingerprint(model) if self.adapted or reference else ""
         if lora is not None and self.adapted:
             add_adapter(model, lora)
         untyped: Any = model
@@ -130,7 +132,7 @@ class Policy:
 
     def training_state(self) -> dict[str, Any]:
         """Everything but the model's weights and the reference, as tensors and plain values."""
-        state = {"optimizer": self.optimizer.state(), "updates": self.updates}
+        state = {"optimizer": self.optimizer.state(), "updates": self.updates, "origin": self._origin}
         if self.adapted:
             state["adapter"] = adapter_state(self.model)
         if self.critic is not None and self.critic_optimizer is not None:
@@ -146,6 +148,8 @@ class Policy:
         for part, present in (("critic", self.critic is not None), ("adapter", self.adapted)):
             if present != (part in state):
                 raise ValueError(f"one of the two has {part}s and the other has none")
+        if self._origin and state["origin"] not in ("", self._origin):
+            raise ValueError("the model that the run started from has changed since")
         if self.adapted:
             self.model.load_state_dict(state["adapter"], strict=False)
         self.optimizer.load(state["optimizer"])
@@ -206,6 +210,15 @@ class Policy:
         if not math.isfinite(value.item()):
             self._clear()
             raise NumericalError(f"update {self.updates}: the {name} is {value.item()}; the weights were not updated")
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """SHA-256 of the weights, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _frozen_copy(model: Any) -> PreTrainedModel:

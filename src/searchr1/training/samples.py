@@ -10,7 +10,7 @@ import torch
 
 from searchr1.training.packing import pack
 from searchr1.training.policy import Policy
-from searchr1.types import Sample, Scored, Source, StopReason
+from searchr1.types import Sample, Scored, Source, StopReason, Trajectory
 
 
 def to_sample(scored: Scored, group: str, *, mask_environment: bool = True) -> Sample:
@@ -30,8 +30,15 @@ def to_sample(scored: Scored, group: str, *, mask_environment: bool = True) -> S
         scored.reward,
         group,
         turn_rewards=_turn_rewards(scored),
-        cut=trajectory.stop is StopReason.OUT_OF_TOKENS,
+        cut=_is_cut(trajectory),
     )
+
+
+def _is_cut(trajectory: Trajectory) -> bool:
+    """Whether a limit on tokens ended it: the context was full, or the policy was still writing its last turn."""
+    if trajectory.stop is StopReason.OUT_OF_TOKENS:
+        return True
+    return trajectory.stop is StopReason.NO_ACTION and bool(trajectory.turns) and trajectory.turns[-1].cut
 
 
 def _turn_rewards(scored: Scored) -> tuple[tuple[int, float], ...]:
