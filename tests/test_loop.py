@@ -92,7 +92,7 @@ SWITCHES = {
     "unmasked": ["training.mask_environment=false"],
     "two updates": ["training.updates_per_batch=2"],
     "reinforce": ['algorithm={name="reinforce", baseline="batch_mean"}'],
-    "outcome only": ["reward.economy.weight=0", "reward.exact_match=1", "reward.format=0.2"],
+    "other rewards": ["reward.exact_match=0", "reward.economy.cost=0.1", "reward.format=0.2"],
 }
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from searchr1.errors import UserError
-from searchr1.metrics import evaluation_rows, step_metrics
+from searchr1.metrics import RESERVED, evaluation_rows, step_metrics
+from searchr1.rewards import build_reward
 from searchr1.types import (
     Answer,
     Invalid,
@@ -75,11 +76,14 @@ def test_what_was_learned_is_beside_what_was_played() -> None:
     assert step_metrics(BATCH, {"train/loss": 0.5})["train/loss"] == 0.5
 
 
-@pytest.mark.parametrize("name", ["reward", "searches", "loss"])
-def test_a_reward_does_not_take_the_place_of_another_metric(name: str) -> None:
-    named = [replace(item, components={**item.components, name: -7.0}) for item in BATCH]
-    with pytest.raises(UserError, match=rf"reward\.{name}: train/{name} is a metric already"):
-        step_metrics(named, {"train/loss": 0.5})
+def test_no_reward_may_have_the_name_of_a_metric() -> None:
+    """Those of a step; `test_learn` knows those of learning."""
+    components = set(BATCH[0].components)
+    names = {name.removeprefix("train/") for name in step_metrics(BATCH, {}) if name.startswith("train/")}
+    assert names - components <= RESERVED
+    assert not components & RESERVED
+    with pytest.raises(UserError, match=r"reward\.entropy: train/entropy is a metric already"):
+        build_reward({"entropy": "mine.py:function"})
 
 
 def test_turns_that_ran_into_their_limit_are_counted() -> None:

@@ -101,7 +101,7 @@ def test_a_setting_adds_to_the_default_reward_and_does_not_replace_it() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [["training.mask_environment=false"], ["rollout.max_searches=0"], ["reward.economy.cost=0"],
+    [["training.mask_environment=false"], ["rollout.max_searches=0"], ["reward.format=0.2"],
      ["algorithm.name=reinforce", "data.atlas_seed=7"]],
 )  # fmt: skip
 def test_the_variations_that_the_readme_names(settings: list[str]) -> None:

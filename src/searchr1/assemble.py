@@ -89,6 +89,11 @@ def check_trainable(recipe: Recipe) -> None:
         raise UserError(
             f"engine.name: training needs 'local', which shares the policy's weights, got {recipe.engine.name!r}"
         )
+    if recipe.training.micro_batch_tokens < recipe.rollout.context_tokens:
+        raise UserError(
+            "training.micro_batch_tokens: expected room for the longest trajectory, rollout.context_tokens = "
+            f"{recipe.rollout.context_tokens}, got {recipe.training.micro_batch_tokens}"
+        )
     if recipe.rollout.temperature == 0 or recipe.rollout.top_p != 1:
         raise UserError(
             "training needs rollout.temperature > 0 and rollout.top_p = 1: other distributions have no gradient or "

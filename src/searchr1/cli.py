@@ -40,6 +40,11 @@ class Commands(TyperGroup):
         except SearchR1Error as failure:
             console.error(failure)
             raise typer.Exit(1) from failure
+        except OSError as failure:
+            if failure.filename is None:
+                raise
+            console.error(f"{failure.filename}: {failure.strerror}; check the path, its permissions and the disk")
+            raise typer.Exit(1) from failure
         except KeyboardInterrupt as stop:
             console.say(str(stop) or "interrupted")
             raise typer.Exit(130) from stop

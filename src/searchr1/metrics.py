@@ -6,21 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from searchr1.errors import UserError
 from searchr1.evaluation.bootstrap import mean_interval
 from searchr1.types import Invalid, Scored, Source, StopReason
 
+RESERVED = frozenset(
+    ("trajectories", "reward", "searches", "valid_actions", "cut_turns", "truncated_observations", "trained",
+     "zero_variance_groups", "loss", "grad_norm", "kl", "entropy", "mismatch_kl", "mismatch_max", "correct_logprob",
+     "clip_fraction", "ratio_max", "llds", "corrected", "reference_kl", "kl_coefficient", "value", "value_loss",
+     "value_error", "critic_grad_norm")
+)  # fmt: skip
+"""Names under ``train/`` that no reward may have, because they are metrics of their own."""
+
 
 def step_metrics(scored: Sequence[Scored], learned: Mapping[str, float]) -> dict[str, float]:
-    """One training step's metrics, with those of what was ``learned``; means are over what did not fail.
-
-    Raises ``UserError`` for a reward with the name of another metric.
-    """
+    """One training step's metrics, with those of what was ``learned``; means are over what did not fail."""
     trajectories = [item.trajectory for item in scored]
     kept = [item for item in scored if not item.trajectory.failed]
     row: dict[str, float] = {"train/trajectories": len(scored)}
     if kept:
         row["train/reward"] = fmean(item.reward for item in kept)
+        row |= {f"train/{name}": fmean(item.components[name] for item in kept) for name in kept[0].components}
         played = [item.trajectory for item in kept]
         row["train/searches"] = fmean(trajectory.searches for trajectory in played)
         turns = [turn for trajectory in played for turn in trajectory.turns]
@@ -34,12 +39,7 @@ def step_metrics(scored: Sequence[Scored], learned: Mapping[str, float]) -> dict
             row[f"tokens/{source}"] = fmean(trajectory.count(source) for trajectory in played)
     for stop in StopReason:
         row[f"stop/{stop}"] = sum(trajectory.stop is stop for trajectory in trajectories) / len(scored)
-    row |= learned
-    for name in kept[0].components if kept else ():
-        if f"train/{name}" in row:
-            raise UserError(f"reward.{name}: train/{name} is a metric already; give your reward another name")
-        row[f"train/{name}"] = fmean(item.components[name] for item in kept)
-    return row
+    return {**row, **learned}
 
 
 def search_metrics(counted: Mapping[str, float]) -> dict[str, float]:

@@ -311,7 +311,8 @@ def _refuse_occupied(folder: Path) -> None:
     if "config.json" in found:
         steps = len(RunFolder.open(folder).read_metrics())
         raise UserError(
-            f"{folder}: already holds a run of {steps} steps; use another --out, or --resume to go on with it"
+            f"{folder}: already holds a run of {steps} steps; use another --out, or --resume to go on with it, or "
+            "remove it"
         )
     if found:
         names = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")

@@ -175,6 +175,8 @@ def test_a_process_measures_an_update(tmp_path: Path) -> None:
         ({"variants": ("bf16",)}, "--variant: there is no variant 'bf16'"),
         ({"peers": ("verl",)}, "--peer: there is no peer 'verl'"),
         ({"rounds": 0}, "--rounds: expected at least 1, got 0"),
+        ({"samples": 0}, "--samples: expected at least 1, got 0"),
+        ({"device": "tpu"}, "--device: expected one of cpu, cuda, got 'tpu'"),
     ],
 )
 def test_wrong_options_are_named(given: dict[str, Any], message: str) -> None:

@@ -15,7 +15,7 @@ from searchr1.waiting import Silent
 SMALL = ["data.atlas_entities=300", "rollout.questions=2", "rollout.group_size=2", "evaluation.final_questions=2",
          "evaluation.every=0", "evaluation.baselines=[]", 'evaluation.decodings=["sampled"]', "save.checkpoint_every=1",
          "engine.threads=1"]  # fmt: skip
-MINE = ["reward.economy=0", "reward.mine=constant.py:constant", "reward.mine.weight={1=1.0, 3=0.5}",
+MINE = ["reward.exact_match=0", "reward.mine=constant.py:constant", "reward.mine.weight={1=1.0, 3=0.5}",
         "reward.new_evidence={redundancy=0}"]  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def test_every_variant_of_every_study_is_a_recipe(name: str, tmp_path: Path) -> 
     study = load_study(name)
     jobs = plan(study, tmp_path, list(study.variants), [5], threads=1)
     assert [job.variant for job in jobs] == list(study.variants)
-    steps = 100 if name == "collapse" else 40
+    steps = 100 if name == "collapse" else 25
     assert all((job.recipe.seed, job.recipe.steps, job.recipe.engine.threads) == (5, steps, 1) for job in jobs)
     resolved = [json.dumps(job.recipe.resolved()) for job in jobs]
     assert len(set(resolved)) == len(jobs), "two variants are the same"

@@ -16,6 +16,8 @@ from searchr1.alarms.settings import Alarms
 from searchr1.alarms.watches import Alarm
 from searchr1.errors import UserError
 
+_ANOTHER_RUN = "Other settings need another run, which may start from the best: --set model=RUN/checkpoints/best."
+
 Row = Mapping[str, Any]
 
 
@@ -175,7 +177,10 @@ def _why_stopped(alarm: Alarm, alarms: Alarms, state: Stability) -> str:
         why = f"alarms.max_rollbacks = {alarms.max_rollbacks} rollbacks are used up"
     else:
         why = f"no healthy checkpoint to go back to (none was followed by {alarms.confirm} steps without an alarm)"
+    stopped = f"step {alarm.step}: {alarm.message} The run stops: {why}."
+    if alarm.name == "nonfinite":  # the same numbers would come again
+        return f"{stopped} {_ANOTHER_RUN}"
     return (
-        f"step {alarm.step}: {alarm.message} The run stops: {why}. To go on with --resume all the same: "
-        f"--set alarms.action=log, or --set 'alarms.ignore=[\"{alarm.name}\"]'."
+        f"{stopped} To go on with --resume all the same: --set alarms.action=log, or "
+        f"--set 'alarms.ignore=[\"{alarm.name}\"]'. {_ANOTHER_RUN}"
     )

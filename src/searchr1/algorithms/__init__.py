@@ -38,9 +38,8 @@ def load_algorithm(name: str) -> type[Any]:
     Raises ``UserError`` for an unknown name.
     """
     if name not in ALGORITHMS:
-        raise UserError(
-            f"algorithm.name: expected one of {', '.join(ALGORITHMS)}, got {name!r}{nearest(name, ALGORITHMS)}"
-        )
+        close = nearest(name, ALGORITHMS) if isinstance(name, str) else ""
+        raise UserError(f"algorithm.name: expected one of {', '.join(ALGORITHMS)}, got {name!r}{close}")
     module, _, attribute = ALGORITHMS[name].partition(":")
     loaded: type[Algorithm] = getattr(importlib.import_module(module), attribute)
     return loaded

@@ -152,7 +152,7 @@ def _prepare(order: Order, run: RunFolder) -> Parts:
 def _train(order: Order, run: RunFolder, parts: Parts) -> None:
     from searchr1.display import watching
     from searchr1.train import Trainer
-    from searchr1.training.checkpoint import remove_stale
+    from searchr1.training.checkpoint import latest_checkpoint, remove_stale
 
     remove_stale(run.checkpoints)
     try:
@@ -162,7 +162,8 @@ def _train(order: Order, run: RunFolder, parts: Parts) -> None:
         at = f"interrupted in step {monitor.step + 1}" if monitor.step is not None else "interrupted"
         raise KeyboardInterrupt(f"{at}; --resume goes on: {order.resume_command}") from stop
     except SearchR1Error:
-        say(f"the run is kept up to its last checkpoint; --resume goes on: {order.resume_command}")
+        if latest_checkpoint(run.checkpoints) is not None:
+            say(f"the run is kept up to its last checkpoint; --resume goes on from there: {order.resume_command}")
         raise
     if monitor.step is None:
         stderr().print(f"{order.path}: all {order.recipe.steps} steps were done already")

@@ -35,13 +35,14 @@ def load_model(model: Any, dtype: str | None = None, device: str | None = None) 
         raise UserError(f"unknown dtype {dtype!r}{nearest(dtype, DTYPES)}")
     if not isinstance(model, str):
         return model.to(device=device or model.device, dtype=DTYPES[dtype] if dtype else model.dtype)
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = DTYPES[dtype] if dtype else torch.float32 if device == "cpu" else "auto"
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=chosen)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"no causal language model in {model!r}: expected a model folder or name; {reason}") from error
     return loaded.to(device).eval()

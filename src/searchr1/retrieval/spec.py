@@ -56,7 +56,7 @@ def open_retriever(spec: Spec, *, hasty: bool = False) -> Retriever:
         return open_index(str(spec))
     kind = str(table.get("kind", ""))
     if kind not in SEARCH_ENGINES:
-        known = [*SEARCH_ENGINES, *BACKENDS]
+        known = list(dict.fromkeys([*SEARCH_ENGINES, *BACKENDS]))
         if kind in BACKENDS:
             raise UserError(
                 f"retriever: a {kind} index is built from a corpus first: "

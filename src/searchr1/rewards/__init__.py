@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import Any
 
 from searchr1.errors import UserError, nearest
+from searchr1.metrics import RESERVED
 from searchr1.ports import Reward, TurnReward
 from searchr1.rewards.schedule import Schedule, parse_weight
 from searchr1.rewards.user import UserReward, user_reward
@@ -128,15 +129,19 @@ def _build_part(name: str, value: Any, decode: Decode | None) -> Part:
         raise UserError(f"reward.{name}.weight: {error}") from error
     if function is not None:
         if name in REWARDS or not name.isidentifier():
+            if ":" not in str(function):
+                raise UserError(f"reward.{name}: expected a weight, or a table of weight and options, got {function!r}")
             why = "is built in" if name in REWARDS else "is no name"
             raise UserError(f"reward.{name}: {name!r} {why}; give your function {function!r} another one, such as mine")
+        if name in RESERVED:
+            raise UserError(f"reward.{name}: train/{name} is a metric already; give your function another name")
         return Part(name, weight, user_reward(name, function, options))
     return Part(name, weight, _built_in(name, options, decode))
 
 
 def _options(value: Any) -> dict[str, Any]:
-    """A part's table: ``0.5`` is a weight, ``"path.py:function"`` a function, a table is itself."""
-    if isinstance(value, Mapping):
+    """A part's table: ``0.5`` and ``{0 = 1.0, 9 = 0.5}`` are weights, ``"path.py:function"`` a function."""
+    if isinstance(value, Mapping) and not (value and all(str(key).isdecimal() for key in value)):
         return dict(value)
     return {"function" if isinstance(value, str) else "weight": value}
 

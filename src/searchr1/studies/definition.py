@@ -37,13 +37,13 @@ Command = tuple[str, ...]
 """Arguments of ``searchr1``."""
 
 SHORT: Settings = {
-    "steps": 40,
-    "evaluation.every": 10,
+    "steps": 25,
+    "evaluation.every": 5,
     "evaluation.questions": 100,
     "evaluation.final_questions": 300,
     "evaluation.baselines": [],
     "alarms.action": "log",  # a collapse is to be seen, not to be mended
-    "save.checkpoint_every": 10,
+    "save.checkpoint_every": 5,
     "save.keep": 1,
     "save.trajectories_every": 0,
 }

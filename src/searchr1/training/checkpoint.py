@@ -98,7 +98,10 @@ def verify_checkpoint(folder: Path) -> int:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: expected a checkpoint folder with a readable {MANIFEST}: {error}") from error
+        raise UserError(
+            f"{folder}: expected a checkpoint folder with a readable {MANIFEST}: {error}; remove {folder} to continue "
+            "from an earlier checkpoint"
+        ) from error
     if not isinstance(manifest, dict) or {key: manifest.get(key) for key in FORMAT} != FORMAT:
         raise UserError(f"{folder / MANIFEST}: expected {FORMAT}; it was written by something else")
     actual = _hashes(folder)

@@ -117,8 +117,8 @@ def pack(
     if longest > max_tokens:
         sample = max(pieces, key=lambda p: len(p.token_ids)).sample
         raise UserError(
-            f"sample {sample} needs {longest} tokens in a row, more than max_tokens = {max_tokens}: raise max_tokens, "
-            "or shorten the trajectories"
+            f"sample {sample} needs {longest} tokens in a row, more than a micro-batch has: raise "
+            f"training.micro_batch_tokens = {max_tokens}, or shorten the trajectories"
         )
     rows = _fill_rows(pieces, max(longest, min(row_length, max_tokens)))
     tokens = trained if total_tokens is None else total_tokens

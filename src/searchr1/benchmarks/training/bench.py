@@ -25,6 +25,7 @@ VARIANTS = {
     "float32-checkpointed": Variant("float32", checkpointing=True),
     "bfloat16-checkpointed": Variant("bfloat16", checkpointing=True),
 }
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,11 @@ def _check(options: Options) -> None:
         for name in given:
             if name not in known:
                 raise UserError(f"{option}: there is no {option[2:]} {name!r}{nearest(name, known)}")
-    for option, value in (("--rounds", options.rounds), ("--threads", options.threads)):
-        if value < 1:
+    for option, value in (("--rounds", options.rounds), ("--threads", options.threads), ("--samples", options.samples)):
+        if value is not None and value < 1:
             raise UserError(f"{option}: expected at least 1, got {value}")
+    if options.device not in DEVICES:
+        raise UserError(f"--device: expected one of {', '.join(DEVICES)}, got {options.device!r}")
 
 
 def _absent(peer: str, options: Options) -> bool:
