@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from searchr1.errors import UserError
-from searchr1.metrics import RESERVED, evaluation_rows, step_metrics
+from searchr1.metrics import evaluation_rows, step_metrics
 from searchr1.rewards import build_reward
+from searchr1.rewards.user import RESERVED
 from searchr1.types import (
     Answer,
     Invalid,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from searchr1.assemble import check_trainable
 from searchr1.config import build_recipe, built_in_recipes, load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -19,6 +20,8 @@ def test_the_folder_is_the_packages_own() -> None:
 def test_every_recipe_loads(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe == load_recipe(RECIPES / f"{name}.toml")
+    check_trainable(recipe)
+    assert recipe.training.micro_batch_tokens >= recipe.rollout.context_tokens
     assert build_recipe(recipe.resolved()).resolved() == recipe.resolved()
 
 

@@ -60,6 +60,11 @@ def build_parts(recipe: Recipe, folder: Path, say: Callable[[str], None] = lambd
     from searchr1.training.policy import load_policy
 
     check_trainable(recipe)
+    if recipe.training.micro_batch_tokens < recipe.rollout.context_tokens:
+        raise UserError(
+            "training.micro_batch_tokens: expected room for the longest trajectory, rollout.context_tokens = "
+            f"{recipe.rollout.context_tokens}, got {recipe.training.micro_batch_tokens}"
+        )
     source = model_path(recipe.model)
     check_sources(recipe)
     device = prepare_torch(recipe.engine)
@@ -88,11 +93,6 @@ def check_trainable(recipe: Recipe) -> None:
     if recipe.engine.name != "local":
         raise UserError(
             f"engine.name: training needs 'local', which shares the policy's weights, got {recipe.engine.name!r}"
-        )
-    if recipe.training.micro_batch_tokens < recipe.rollout.context_tokens:
-        raise UserError(
-            "training.micro_batch_tokens: expected room for the longest trajectory, rollout.context_tokens = "
-            f"{recipe.rollout.context_tokens}, got {recipe.training.micro_batch_tokens}"
         )
     if recipe.rollout.temperature == 0 or recipe.rollout.top_p != 1:
         raise UserError(

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from searchr1.algorithms.base import experience
 from searchr1.algorithms.terms import zero_variance
@@ -20,6 +18,9 @@ from searchr1.training.packing import pack
 from searchr1.training.policy import Policy
 from searchr1.training.samples import gather, mini_batches, score_environment, split, to_sample
 from searchr1.types import Sample, Scored
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,6 @@ from typing import Any
 from searchr1.evaluation.bootstrap import mean_interval
 from searchr1.types import Invalid, Scored, Source, StopReason
 
-RESERVED = frozenset(
-    ("trajectories", "reward", "searches", "valid_actions", "cut_turns", "truncated_observations", "trained",
-     "zero_variance_groups", "loss", "grad_norm", "kl", "entropy", "mismatch_kl", "mismatch_max", "correct_logprob",
-     "clip_fraction", "ratio_max", "llds", "corrected", "reference_kl", "kl_coefficient", "value", "value_loss",
-     "value_error", "critic_grad_norm")
-)  # fmt: skip
-"""Names under ``train/`` that no reward may have, because they are metrics of their own."""
-
 
 def step_metrics(scored: Sequence[Scored], learned: Mapping[str, float]) -> dict[str, float]:
     """One training step's metrics, with those of what was ``learned``; means are over what did not fail."""

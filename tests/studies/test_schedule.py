@@ -125,3 +125,33 @@ def test_a_real_process_and_its_log(tmp_path: Path) -> None:
 def test_last_words(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "log").write_text(text)
     assert last_words(tmp_path / "log") == expected
+
+
+DEAF = """
+import signal, sys, time
+heard = []
+def listen(*_):
+    heard.append(1)
+    if len(heard) == 2:
+        sys.exit(3)
+signal.signal(signal.SIGINT, listen)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_process_that_loses_an_interrupt_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searchr1.studies.schedule._CHILD", DEAF)
+    monkeypatch.setattr("searchr1.studies.schedule.AGAIN", 0.05)
+    job = jobs_of(small_study(tmp_path), tmp_path / "out", seeds=[0])["left", 0]
+    schedule = Schedule([job], 1)
+
+    def interrupt() -> None:
+        if job.log.is_file() and "ready" in job.log.read_text():
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        schedule.run(interrupt)
+    assert time.monotonic() - started < 30
+    assert [state.phase for state in schedule.states] == ["stopped"]

@@ -162,8 +162,10 @@ def _train(order: Order, run: RunFolder, parts: Parts) -> None:
         at = f"interrupted in step {monitor.step + 1}" if monitor.step is not None else "interrupted"
         raise KeyboardInterrupt(f"{at}; --resume goes on: {order.resume_command}") from stop
     except SearchR1Error:
-        if latest_checkpoint(run.checkpoints) is not None:
-            say(f"the run is kept up to its last checkpoint; --resume goes on from there: {order.resume_command}")
+        kept = (
+            "kept up to its last checkpoint" if latest_checkpoint(run.checkpoints) else "kept, without a checkpoint yet"
+        )
+        say(f"the run is {kept}; --resume goes on: {order.resume_command}")
         raise
     if monitor.step is None:
         stderr().print(f"{order.path}: all {order.recipe.steps} steps were done already")

@@ -18,10 +18,9 @@ from importlib import import_module
 from typing import Any
 
 from searchr1.errors import UserError, nearest
-from searchr1.metrics import RESERVED
 from searchr1.ports import Reward, TurnReward
 from searchr1.rewards.schedule import Schedule, parse_weight
-from searchr1.rewards.user import UserReward, user_reward
+from searchr1.rewards.user import RESERVED, UserReward, user_reward
 from searchr1.types import Scored, Trajectory
 
 REWARDS: dict[str, tuple[str, str]] = {

@@ -21,6 +21,14 @@ from typing import Any
 from searchr1.errors import UserError, nearest
 from searchr1.types import Trajectory
 
+RESERVED = frozenset(
+    ("trajectories", "reward", "searches", "valid_actions", "cut_turns", "truncated_observations", "trained",
+     "zero_variance_groups", "loss", "grad_norm", "kl", "entropy", "mismatch_kl", "mismatch_max", "correct_logprob",
+     "clip_fraction", "ratio_max", "llds", "corrected", "reference_kl", "kl_coefficient", "value", "value_loss",
+     "value_error", "critic_grad_norm")
+)  # fmt: skip
+"""Names under ``train/`` that no reward may have, because they are metrics of their own."""
+
 
 @dataclass(frozen=True)
 class UserReward:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -19,6 +20,7 @@ from searchr1.studies.definition import Command
 from searchr1.studies.plan import Job, tasks
 
 TICK = 0.25  # seconds between looks at what the processes do
+AGAIN = 5.0  # seconds until a process is asked to stop again: one that is just importing may lose an interrupt
 
 # A run ends with the study that started it, even if that is killed: then its standard input is closed.
 _CHILD = """
@@ -107,11 +109,11 @@ class Schedule:
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches it through us alone, once
             )
-            asked = False
+            asked = -math.inf
             while process.poll() is None:
-                if self._stop.is_set() and not asked:
+                if self._stop.is_set() and time.monotonic() > asked + AGAIN:
                     process.send_signal(signal.SIGINT)
-                    asked = True
+                    asked = time.monotonic()
                 time.sleep(TICK)
             assert process.stdin is not None
             process.stdin.close()
