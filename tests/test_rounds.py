@@ -16,7 +16,7 @@ from searchr1.errors import UserError
 from searchr1.run import RunFolder
 from searchr1.train import further_questions
 from searchr1.waiting import Silent
-from tiny_runs import ask, recipe_of, train
+from tiny_runs import ask, differing, recipe_of, train
 
 SIZE = 4
 
@@ -189,22 +189,7 @@ async def test_critic_and_coefficient_survive_a_resume(algorithm: dict[str, Any]
         for run in (whole, resumed)
     ]
     assert ("critic" in saved[0]) == (algorithm["name"] == "ppo")
-    flat = [dict(leaves(state)) for state in saved]
-    assert flat[0].keys() == flat[1].keys()
-    for path, value in flat[0].items():
-        assert torch.equal(value, flat[1][path]) if isinstance(value, torch.Tensor) else value == flat[1][path], path
-
-
-def leaves(state: Any, path: str = "") -> Any:
-    """What a nested state holds, by where it stands."""
-    if isinstance(state, Mapping):
-        for key, value in state.items():
-            yield from leaves(value, f"{path}/{key}")
-    elif isinstance(state, list):
-        for place, value in enumerate(state):
-            yield from leaves(value, f"{path}/{place}")
-    else:
-        yield path, state
+    assert differing(*saved) == []
 
 
 async def test_two_datasets_with_the_same_ids_merge_no_group(tmp_path: Path) -> None:

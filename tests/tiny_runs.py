@@ -164,3 +164,23 @@ async def train(
     with make(folder, recipe.resolved()) as run:
         await Trainer(recipe, parts, run, monitor or Silent()).train()
     return RunFolder.open(folder)
+
+
+def differing(one: Any, other: Any) -> list[str]:
+    """Where two nested states do not hold the same, bit for bit."""
+    left, right = (dict(_leaves(state)) for state in (one, other))
+    return [path for path in sorted({*left, *right}) if not _same(left.get(path), right.get(path))]
+
+
+def _leaves(state: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(state, dict | list | tuple) and state:
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from _leaves(value, f"{path}/{key}")
+    else:
+        yield path, state
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other) and bool(one == other)

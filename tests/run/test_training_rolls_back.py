@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from searchr1.config import Recipe
 from searchr1.errors import NumericalError, TrainingStopped
 from searchr1.run import RunFolder
 from searchr1.training.policy import Policy
-from tiny_runs import ask, recipe_of, train
+from tiny_runs import ask, differing, recipe_of, train
 
 POOL = ask(*[f"question {number}" for number in range(24)])
 FALL = Alarm("reward", "critical", 7, "train/exact_match", 0.0, 1.0, "it fell")
@@ -51,29 +51,11 @@ def alarm_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return fired
 
 
-def values(run: RunFolder) -> dict[str, Any]:
+def outcome(run: RunFolder) -> dict[str, Any]:
     """All that the last checkpoint holds, and every metric but the clock's."""
     state = torch.load(run.checkpoints / "step-9" / "training_state.pt", weights_only=True)
     rows = [{name: value for name, value in row.items() if "time/" not in name} for row in run.read_metrics()]
-    return dict(leaves({"state": state, "rows": rows}))
-
-
-def leaves(state: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(state, Mapping):
-        for key, value in state.items():
-            yield from leaves(value, f"{path}/{key}")
-    elif isinstance(state, list | tuple):
-        for place, value in enumerate(state):
-            yield from leaves(value, f"{path}/{place}")
-    else:
-        yield path, state
-
-
-def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
-        for name, value in one.items()
-    )
+    return {"state": state, "rows": rows}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,7 +63,7 @@ async def test_by_an_alarm(kind: str, tmp_path: Path, alarm_once: list[int]) -> 
     rolled = await train(tmp_path / "rolled", recipe(kind), POOL, knows)
     whole = await train(tmp_path / "whole", recipe(kind), POOL, knows)  # the alarm has fired
     assert alarm_once == [7]
-    assert same(values(rolled), values(whole))
+    assert differing(outcome(rolled), outcome(whole)) == []
     done = [(row["step"], row["action"], row.get("to")) for row in rolled.read_alarms() if row["action"] != "log"]
     assert done == [(7, "rollback", 3)]
     lost = [row["step"] for row in rolled.read_rolled_back() if row["file"] == "metrics.jsonl"]
@@ -103,7 +85,7 @@ async def test_by_a_number_that_is_none(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Policy, "update", broken)
     rolled = await train(tmp_path / "rolled", recipe("ppo"), POOL, knows)
     assert len(calls) > 18
-    assert same(values(rolled), values(whole))
+    assert differing(outcome(rolled), outcome(whole)) == []
     (row,) = [row for row in rolled.read_alarms() if row["action"] == "rollback"]
     assert (row["step"], row["name"]) == (7, "nonfinite")
 
