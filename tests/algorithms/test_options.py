@@ -46,7 +46,7 @@ def test_llds_compares_with_the_trainer_and_not_with_the_engine() -> None:
         ({"kl": "k3"}, True),
         ({"kl": "k1", "kl_in": "reward"}, True),
         ({"entropy_bonus": 0.01}, True),
-        ({"llds": 0.1}, True),
+        ({"llds": 0.1}, False),
     ],
 )
 def test_equal_rewards_are_left_out_where_nothing_else_acts_on_their_samples(options: Any, kept: bool) -> None:

@@ -51,7 +51,7 @@ class PolicyGradient:
     drop_zero_variance: bool = True
     """Leave out groups whose rewards are all equal, where nothing but their advantages, all zero, would act on them.
 
-    They would only dilute the mean then. KL, entropy bonus and LLDS act on every sample, so with one of these on they
+    They would only dilute the mean then. KL and an entropy bonus act on every sample, so with one of these on they
     stay.
     """
     drop_cut: bool = False
@@ -89,7 +89,7 @@ class PolicyGradient:
         """Samples to learn from: bool [S]."""
         keep_S = torch.ones_like(experience.cut_S)
         # KL in the reward makes equal rewards unequal.
-        regularised = self.entropy_bonus > 0 or self.llds > 0 or (self.kl != "off" and self.kl_coefficient > 0)
+        regularised = self.entropy_bonus > 0 or (self.kl != "off" and self.kl_coefficient > 0)
         if self.drop_zero_variance and not regularised:
             keep_S &= ~terms.zero_variance(experience.rewards_S, experience.groups_S)
         return keep_S & ~experience.cut_S if self.drop_cut else keep_S
