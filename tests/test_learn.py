@@ -16,6 +16,7 @@ from torch import Tensor
 from searchr1.algorithms import ALGORITHMS
 from searchr1.config import Recipe
 from searchr1.learn import Learner, step_row
+from searchr1.rewards.user import RESERVED
 from searchr1.training.policy import Policy
 from searchr1.types import Scored, StopReason
 from tiny_runs import on_policy, policy_for, random_step, recipe_of, trajectory
@@ -151,6 +152,15 @@ def test_every_chosen_sample_is_in_exactly_one_update(parts: int, seed: int, dro
     ]
     assert sorted(t for _, t in seen) == sorted(t for _, t in said)
     assert sorted(a for a, _ in seen) == pytest.approx(sorted(a for a, _ in said if a is not None), abs=1e-6)
+
+
+@pytest.mark.parametrize("case", EVERY)
+def test_no_reward_may_have_the_name_of_what_learning_measures(case: str) -> None:
+    learner = learner_of(EVERY[case])
+    step, groups = random_step(1)
+    metrics = learner.learn(1, on_policy(learner.policy, step), groups).metrics
+    names = {name.removeprefix("train/") for name in metrics if name.startswith("train/")}
+    assert {"loss", "trained"} <= names <= RESERVED
 
 
 def test_the_kl_coefficient_stays_while_the_policy_stays() -> None:

@@ -191,3 +191,15 @@ def test_pruning_never_costs_the_place_to_go_back_to(
         assert (best is None) == (found is None)
         if best is not None and found is not None and not warnings:
             assert 0 <= best - found <= confirm + every
+
+
+def test_how_to_go_on_is_said_where_going_on_helps() -> None:
+    """Numbers that were not finite come again; an alarm about a trend can be told to be quiet."""
+    stop = Alarms(action="stop")
+    numbers = respond(
+        [numerical_alarm(7, NumericalError("the loss is nan"))], stop, Stability(), checkpoints=[], history=[]
+    )
+    assert "--resume" not in numbers.reason
+    assert numbers.reason.endswith("another run, which may start from the best: --set model=RUN/checkpoints/best.")
+    trend = respond([critical(7)], stop, Stability(), checkpoints=[], history=[])
+    assert "--resume all the same: --set alarms.action=log" in trend.reason

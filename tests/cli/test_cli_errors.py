@@ -40,6 +40,16 @@ def refused_at_once(result: Result) -> str:
         ("engine.name=locl", "engine.name: there is no 'locl'; did you mean 'local'?"),
         ("algorithm.name=grppo", "did you mean 'grpo'?"),
         ("algorithm.klo=k3", "unknown key 'algorithm.klo'"),
+        ("algorithm.name=3", "algorithm.name: expected one of grpo, "),
+        (
+            "reward.exact_match=high",
+            "reward.exact_match: expected a weight, or a table",
+        ),
+        ("reward.reward=mine.py:function", "reward.reward: train/reward is a metric already"),
+        (
+            "training.micro_batch_tokens=899",
+            "micro_batch_tokens: expected room for the longest trajectory, rollout.context_tokens = 900, got 899",
+        ),
         ("reward.exact=1", "reward.exact: no such reward"),
         ("steps=many", "steps: input should be a valid integer"),
         ("engine.slots=0", "engine.slots: expected at least 1, got 0"),
@@ -66,6 +76,14 @@ def test_settings(searchr1: Any, settings: list[str], tmp_path: Path, setting: s
     run = tmp_path / "run"
     assert message in refused_at_once(searchr1("train", "atlas", *settings, "--set", setting, "--out", run))
     assert not run.exists()
+
+
+def test_a_path_through_a_file(searchr1: Any, settings: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = searchr1("train", "atlas", *settings, "--out", tmp_path / "file" / "run")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: {tmp_path / 'file'}")
+    assert result.stderr.endswith("; check the path, its permissions and the disk\n")
 
 
 def test_a_recipe_that_is_not_there(searchr1: Any, tmp_path: Path) -> None:

@@ -77,3 +77,9 @@ def test_wrong_weights(value: Any, message: str) -> None:
 def test_a_short_form_of_a_part_may_be_a_schedule() -> None:
     reward = build_reward({"f1": [[0, 1.0], [10, 0.0]]})
     assert [reward.parts[0].weight.at(step) for step in (0, 5, 10)] == [1.0, 0.5, 0.0]
+
+
+def test_a_table_of_steps_is_a_weight() -> None:
+    """``exact_match = {0 = 1.0, 200 = 0.5}`` needs no ``weight =``."""
+    (part, *_) = build_reward({"exact_match": {"0": 1.0, "200": 0.5}}).parts
+    assert [part.weight.at(step) for step in (0, 100, 200)] == [1.0, 0.75, 0.5]
