@@ -316,6 +316,14 @@ def test_models_with_other_attention_are_refused() -> None:
         LocalEngine(AutoModelForCausalLM.from_config(mamba), tokenizer)
 
 
+def test_a_model_whose_weights_were_cut_off_is_refused(tmp_path: Any) -> None:
+    tiny().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UserError, match="no causal language model"):
+        ENGINES["local"](str(tmp_path), CharacterTokenizer(), dtype="float32", device="cpu", slots=4)
+
+
 async def test_the_factory_loads_a_folder(tmp_path: Any) -> None:
     model = tiny()
     model.save_pretrained(tmp_path)
