@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from searchr1.errors import UserError
 from searchr1.run import RunFolder
 from searchr1.train import further_questions
+from searchr1.training.checkpoint import checkpoint_steps
 from searchr1.waiting import Silent
 from tiny_runs import ask, differing, recipe_of, train
 
@@ -151,6 +152,18 @@ async def test_refilling_gives_up(tmp_path: Path) -> None:
 def test_an_algorithm_that_drops_nothing_refuses_to_refill() -> None:
     with pytest.raises(UserError, match=r"rollout\.refill: .*learns from them too"):
         recipe_of("rollout.refill=3", "algorithm.name=rloo")
+
+
+async def test_a_run_that_dies_in_its_first_steps_is_not_evaluated_from_the_start_again(tmp_path: Path) -> None:
+    recipe = recipe_of("steps=6", "save.checkpoint_every=6")
+    with pytest.raises(KeyboardInterrupt):
+        await train(tmp_path, recipe, POOL, knows, monitor=Rounds(stop_after=2))
+    before = [row for row in RunFolder.open(tmp_path).read_eval() if row["step"] == 0]
+    assert before
+    assert checkpoint_steps(tmp_path / "checkpoints") == [0]
+    resumed = await train(tmp_path, recipe, POOL, knows, resume=True)
+    assert [row for row in resumed.read_eval() if row["step"] == 0] == before
+    assert [row["step"] for row in resumed.read_metrics()] == [1, 2, 3, 4, 5, 6]
 
 
 async def test_refilled_steps_are_the_same_after_a_resume(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ class Trainer:
         done = await self._restore()
         if done < 0:
             await self._evaluate_all(0)
+            self._checkpoint(0)  # where a rollback can always go
         return max(done, 0)
 
     async def conclude(self, step: int) -> None:

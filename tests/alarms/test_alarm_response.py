@@ -89,6 +89,15 @@ def test_a_second_rollback_goes_further_back_or_to_the_same_place_again() -> Non
     assert rollback_target([], history, settings, now=46) is None
 
 
+def test_a_collapse_before_anything_was_confirmed_goes_back_to_the_start() -> None:
+    early = [logged(11)]
+    settings = Alarms(confirm=10)
+    assert rollback_target([0, 5, 10], early, settings, now=11) == 0
+    assert rollback_target([0, 5, 10], [logged(3), *early], settings, now=11) == 0  # alarmed itself, and all the same
+    assert rollback_target([5, 10], [logged(12)], settings, now=12) is None
+    assert worth_keeping([0, 5, 10], early, settings, now=11, last=1) == {0, 10}
+
+
 def test_warnings_are_noted_and_nothing_else_happens() -> None:
     response = answer([warning(9)], checkpoints=[])
     assert (response.action, response.state) == ("continue", Stability())

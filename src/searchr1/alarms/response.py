@@ -118,13 +118,16 @@ def healthy_checkpoints(checkpoints: Collection[int], alarmed: Iterable[int], *,
 def rollback_target(checkpoints: Collection[int], history: Iterable[Row], alarms: Alarms, *, now: int) -> int | None:
     """Where to go back to at step ``now``: the newest healthy checkpoint, or None.
 
-    Where warnings leave none healthy, critical alarms alone count; and where that does not help either, the place of
-    the last rollback, which was healthy then, is tried again (with a lower rate).
+    Where warnings leave none healthy, critical alarms alone count; where that does not help either, the place of the
+    last rollback, which was healthy then, is tried again (with a lower rate); and at last the start, where nothing had
+    gone wrong yet.
 
     >>> rows = [{"step": 57, "name": "kl", "action": "rollback", "to": 40}]
     >>> rows += [{"step": 46, "name": "kl", "level": "critical", "action": "log"}]
     >>> rollback_target([30, 40], rows, Alarms(), now=46), rollback_target([20, 40], rows, Alarms(), now=46)
     (40, 20)
+    >>> rollback_target([0, 5, 10], rows[1:] + [{**rows[1], "step": 9}], Alarms(), now=9)
+    0
     """
     there, rows = sorted(checkpoints), list(history)
     for critical in (False, True):
@@ -132,7 +135,7 @@ def rollback_target(checkpoints: Collection[int], history: Iterable[Row], alarms
         if healthy := healthy_checkpoints(there, alarmed, now=now, confirm=alarms.confirm):
             return healthy[-1]
     before = [row["to"] for row in rows if row["action"] == "rollback" and row["to"] in there]
-    return before[-1] if before else None
+    return before[-1] if before else 0 if 0 in there else None
 
 
 def worth_keeping(
