@@ -5,6 +5,7 @@
     |-- SearchUnavailable      the search engine gave no answer after all retries
     |   `-- SearchBudgetSpent  it may not be asked any more: waiting does not help
     |-- EngineError            the generation engine failed on one request
+    |-- DownloadError          a file could not be fetched, or is not what the server said
     |-- NumericalError         a loss or gradient is not finite
     `-- TrainingStopped        an alarm ended the run
 
@@ -38,6 +39,10 @@ class SearchBudgetSpent(SearchUnavailable):
 
 class EngineError(SearchR1Error):
     """The generation engine could not serve a request."""
+
+
+class DownloadError(SearchR1Error):
+    """A file could not be fetched whole after all retries; what came is kept and gone on with the next time."""
 
 
 class NumericalError(SearchR1Error):

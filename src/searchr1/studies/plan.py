@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from searchr1.assemble import check_trainable
+from searchr1.changes import refuse_changes
 from searchr1.config import Recipe, load_recipe
 from searchr1.errors import UserError
-from searchr1.run import RunFolder, refuse_changes
+from searchr1.run import RunFolder
 from searchr1.run_files import replacing
 from searchr1.studies.definition import Command, Study, flat
 

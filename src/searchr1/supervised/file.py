@@ -18,9 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from searchr1.changes import refuse_changes
 from searchr1.data.jsonl import require_file
 from searchr1.errors import UserError
-from searchr1.run import TRAJECTORIES, refuse_changes
+from searchr1.run import TRAJECTORIES
 from searchr1.run_files import (
     VERSION,
     Row,

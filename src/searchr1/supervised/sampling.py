@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -126,7 +127,8 @@ class Sampler:
             counts, rows = dict(file.counts), list[Mapping[str, Any]]()
             for group in await self._play(block):
                 kept, counted = select(group, self.keep, self.per_question)
-                rows += [self._row(item) for item in kept]
+                copies = Counter(item.trajectory.tokens for item in group if not item.trajectory.failed)
+                rows += [self._row(item, copies[item.trajectory.tokens]) for item in kept]
                 counts = {name: counts.get(name, 0) + number for name, number in counted.items()}
             file.append(rows, done=file.done + len(block), counts=counts)
         return file.counts
@@ -152,12 +154,16 @@ class Sampler:
         starts = range(0, len(played), self.rollouts)
         return [self.reward.score_group(played[start : start + self.rollouts]) for start in starts]
 
-    def _row(self, item: Scored) -> dict[str, Any]:
-        """The row without what a clock put there: the same seeds make the same file."""
+    def _row(self, item: Scored, copies: int) -> dict[str, Any]:
+        """The row without what a clock put there: the same seeds make the same file.
+
+        ``copies`` says how many equal ones were sampled, of which the file has one.
+        """
         trajectory = item.trajectory
         turns = tuple(replace(turn, generate_seconds=0.0, search_seconds=0.0) for turn in trajectory.turns)
         timeless = replace(item, trajectory=replace(trajectory, turns=turns))
         group = f"{trajectory.question.dataset}/{trajectory.question.id}"
-        return trajectory_row(
+        row = trajectory_row(
             timeless, kind="sample", step=0, tokenizer=self.player.tokenizer, advantage=None, group=group
         )
+        return {**row, "copies": copies}
