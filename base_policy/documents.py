@@ -19,7 +19,6 @@ from searchr1.ports import Dialogue, Retriever, Tokenizer
 from searchr1.retrieval.index import build_index, open_index
 from searchr1.types import Passage
 
-TOP_K = 2
 BUDGET = 400
 
 
@@ -38,16 +37,42 @@ class Mixture:
 
 
 def documents(
-    seed: int, count: int, size: int, mixture: Mixture, tokenizer: Tokenizer, dialogue: Dialogue, scratch: Path
+    seed: int,
+    count: int,
+    size: int,
+    mixture: Mixture,
+    tokenizer: Tokenizer,
+    dialogue: Dialogue,
+    scratch: Path,
+    passages: tuple[int, int] = (2, 2),
 ) -> list[Document]:
-    """``count`` documents about one world of ``size`` entities, none of them with a held-out name."""
+    """``count`` documents about one world of ``size`` entities, none of them with a held-out name.
+
+    A search returns as many passages as are drawn by lot from the range ``passages``.
+    """
     world = World(seed, size, exclude_held_out=True)
     retriever = _index(world, scratch)
     rng = random.Random(seed)
     streams = {form: puzzles(world, form, test=False, stream=1) for form in FORMS}
     drafts = [_draft(rng, world, streams, mixture) for _ in range(count)]
-    asyncio.run(_play(drafts, retriever, tokenizer, dialogue, rng))
+    asyncio.run(_play(drafts, Shelf(retriever, passages, rng), tokenizer, dialogue, rng))
     return [Document(draft.ids, draft.spoken) for draft in drafts]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A search engine that returns a varying number of passages."""
+
+    retriever: Retriever
+    passages: tuple[int, int]
+    rng: random.Random
+
+    async def search(self, queries: list[str]) -> list[list[Passage]]:
+        fewest, most = self.passages
+        found = await self.retriever.search(queries, most)
+        if fewest == most:
+            return found
+        return [pages[: self.rng.randint(fewest, most)] for pages in found]
 
 
 @dataclass(frozen=True)
@@ -92,7 +117,7 @@ def _draft(rng: random.Random, world: World, streams: dict[str, Iterator[Puzzle]
 
 
 async def _play(
-    drafts: Sequence[_Draft], retriever: Retriever, tokenizer: Tokenizer, dialogue: Dialogue, rng: random.Random
+    drafts: Sequence[_Draft], shelf: Shelf, tokenizer: Tokenizer, dialogue: Dialogue, rng: random.Random
 ) -> None:
     """Run every dialogue to its end, one batch of searches a turn."""
     waiting: list[tuple[_Draft, str]] = []
@@ -105,7 +130,7 @@ async def _play(
                 draft.add(tokenizer.encode(said), False)
                 draft.add(tokenizer.encode(answered), True)
         elif draft.turns is None:
-            shown = await _shown(draft, retriever, rng) if draft.kind == "rag" else []
+            shown = await _shown(draft, shelf, rng) if draft.kind == "rag" else []
             draft.add(dialogue.prompt(draft.words, search=False, passages=shown, budget=BUDGET), False)
             draft.add(tokenizer.encode(draft.last), True)
         else:
@@ -114,7 +139,7 @@ async def _play(
     turn = 0
     while waiting:
         queries = [_query(draft, text, turn) for draft, text in waiting]
-        results = await retriever.search(queries, TOP_K)
+        results = await shelf.search(queries)
         following = []
         for (draft, text), found in zip(waiting, results, strict=True):
             if draft.kind == "reading" and rng.random() < 0.3:
@@ -136,7 +161,7 @@ def _query(draft: _Draft, text: str, turn: int) -> str:
     return text.rpartition("<search>")[2].removesuffix("</search>").strip()
 
 
-async def _shown(draft: _Draft, retriever: Retriever, rng: random.Random) -> list[Passage]:
+async def _shown(draft: _Draft, shelf: Shelf, rng: random.Random) -> list[Passage]:
     """The context of a RAG document: the needed pages (two-hop: the first alone, which does not answer).
 
     Beside a one-hop page stands what the search engine finds beside it, or nothing, or a page of the same kind: then
@@ -151,7 +176,7 @@ async def _shown(draft: _Draft, retriever: Retriever, rng: random.Random) -> lis
         if chance < 0.25 and other != pages[0]:
             found.append(passage(world, other))
     else:
-        [found] = await retriever.search([world.name(pages[0])], TOP_K)
+        [found] = await shelf.search([world.name(pages[0])])
     return found if rng.random() < 0.5 else found[::-1]
 
 

@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -44,6 +44,7 @@ class Recipe:
     warmup_steps: int = 100
     weight_decay: float = 0.05
     documents_per_world: int = 4000
+    passages: tuple[int, int] = (2, 2)  # fewest and most that a search returns
     world_size: int = 2500
     threads: int = 1  # faster than two for batches this small, and the same result on any number of cores
     bf16: bool = True
@@ -62,7 +63,8 @@ def rows(recipe: Recipe, tokenizer: HFTokenizer, scratch: Path) -> Iterator[list
     while True:
         seed = recipe.seed * 1000 + number
         mixture = recipe.mixtures[seen >= recipe.first_share * recipe.tokens]
-        made = documents(seed, recipe.documents_per_world, recipe.world_size, mixture, tokenizer, dialogue, scratch)
+        made = documents(seed, recipe.documents_per_world, recipe.world_size, mixture, tokenizer, dialogue, scratch,
+                         recipe.passages)  # fmt: skip
         packed = _pack([document for document in made if len(document.ids) <= recipe.row], recipe.row)
         random.Random(seed).shuffle(packed)
         yield from packed
@@ -165,8 +167,11 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path("build/base-policy"))
     parser.add_argument("--tokens", type=int, default=Recipe.tokens, help="fewer for a trial")
     parser.add_argument("--width", type=int, default=Recipe.width)
+    parser.add_argument("--passages", type=int, help="read one to so many passages a search, not always two")
     arguments = parser.parse_args()
     recipe = Recipe(tokens=arguments.tokens, width=arguments.width)
+    if arguments.passages:  # longer documents need longer rows
+        recipe = replace(recipe, passages=(1, arguments.passages), row=2 * recipe.row, rows=recipe.rows // 2)
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_manifest(recipe, arguments.out, train(recipe, arguments.out, arguments.scratch))
 
