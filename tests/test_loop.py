@@ -192,3 +192,13 @@ async def test_it_learns(tmp_path: Path) -> None:
         await Trainer(recipe, build_parts(recipe, run), folder, Silent()).train()
     scores = [row["train/exact_match"] for row in RunFolder.open(run).read_metrics()]
     assert fmean(scores[-3:]) > fmean(scores[:3]) + 0.1, scores
+
+
+@pytest.mark.parametrize(("algorithm", "told"), [("grpo", 1), ("ppo", 0)])
+def test_settings_of_a_critic_that_there_is_none_are_said_to_be_unused(
+    algorithm: str, told: int, tmp_path: Path
+) -> None:
+    recipe = load_recipe("atlas", [*SMALL, f"algorithm.name={algorithm}", "critic.learning_rate=1e-3"])
+    heard: list[str] = []
+    build_parts(recipe, tmp_path, heard.append)
+    assert sum("[critic] is not used: grpo has no critic" in line for line in heard) == told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -11,14 +12,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from searchr1.agents import build_agent
+from searchr1.agents import build_agent, load_agent
 from searchr1.agents.budget import Budget
-from searchr1.config import EngineTable, Recipe
+from searchr1.config import Recipe
+from searchr1.engines.settings import EngineTable
 from searchr1.errors import UserError
 from searchr1.machine import usable_cores
 from searchr1.ports import Agent, Dialogue, Engine, Retriever, Tokenizer
 from searchr1.protocols import build_protocol
 from searchr1.sources import check_sources, open_sources
+from searchr1.training.optimization import Critic
 from searchr1.types import Question
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 EMBEDDED_MODELS = {"atlas-base": "models/atlas-base"}
 """Models that ship with the package."""
+_SERVER_OPTIONS = ("url", "key_variable", "timeout", "retries", "api", "max_tokens_field", "omit")
+"""Keys of ``[engine]`` that are options of the engine ``openai``."""
 _HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
 
 
@@ -74,6 +79,8 @@ def build_parts(recipe: Recipe, folder: Path, say: Callable[[str], None] = lambd
     questions = [*sources.train, *sources.test]
     check_budget(recipe, protocol, questions, context_length(source))
     needs = recipe.build_algorithm().needs
+    if not needs.values and recipe.critic != Critic():
+        say(f"[critic] is not used: {recipe.algorithm.get('name', 'grpo')} has no critic")
     policy = load_policy(
         source,
         recipe.optimizer,
@@ -90,6 +97,7 @@ def build_parts(recipe: Recipe, folder: Path, say: Callable[[str], None] = lambd
 
 def check_trainable(recipe: Recipe) -> None:
     """Refuse settings that are fine for playing but not for training. Raises ``UserError``."""
+    check_token_ids(recipe)
     if recipe.engine.name != "local":
         raise UserError(
             f"engine.name: training needs 'local', which shares the policy's weights, got {recipe.engine.name!r}"
@@ -101,14 +109,39 @@ def check_trainable(recipe: Recipe) -> None:
         )
 
 
+def check_token_ids(recipe: Recipe) -> None:
+    """Refuse an engine whose token ids are not the model's own: nothing can learn from them. Raises ``UserError``."""
+    if recipe.engine.name == "openai":
+        raise UserError(
+            "engine.name: the engine 'openai' gives text alone, without the token ids and log-probabilities that "
+            "training needs; train and sample with 'local', evaluate and ask with 'openai'"
+        )
+
+
 def build_player(recipe: Recipe, model: str, questions: Iterable[Question]) -> Player:
-    """A loaded model that can play ``questions`` as ``recipe`` says. Raises ``UserError``."""
+    """A model, loaded or served, that can play ``questions`` as ``recipe`` says. Raises ``UserError``."""
+    if recipe.engine.name == "openai":
+        return _served_player(recipe, model, questions)
     device = prepare_torch(recipe.engine)
     source = model_path(model)
     tokenizer, protocol = build_dialogue(recipe, source)
     check_budget(recipe, protocol, questions, context_length(source))
     options = {"device": device} if recipe.engine.name == "local" else {}
     return Player(tokenizer, protocol, build_engine(recipe, source, tokenizer, **options))
+
+
+def _served_player(recipe: Recipe, model: str, questions: Iterable[Question]) -> Player:
+    """A player whose model is the server's: ``model`` is its name there, and nothing is loaded here but a tokenizer."""
+    from searchr1.engines.openai import OpenAIEngine
+
+    named = recipe.engine.tokenizer
+    tokenizer, protocol = build_dialogue(recipe, model_path(named) if named else "")
+    engine = build_engine(recipe, model, tokenizer)
+    assert isinstance(engine, OpenAIEngine)
+    context = asyncio.run(engine.check())
+    # only real tokens can be held against the server's limit
+    check_budget(recipe, protocol, questions, context if named else None)
+    return Player(tokenizer, protocol, engine)
 
 
 def model_path(model: str) -> str:
@@ -154,10 +187,20 @@ def prepare_torch(engine: EngineTable) -> str:
 
 
 def build_dialogue(recipe: Recipe, source: str) -> tuple[Tokenizer, Dialogue]:
-    """The tokenizer of a model (bytes for a script) and the dialogue in it. Raises ``UserError``."""
+    """The tokenizer of a model and the dialogue in it. Raises ``UserError``.
+
+    Bytes for a script; for a served model without ``source``, pieces of text, in messages where the server chats.
+    """
+    from searchr1.engines.text_tokens import TextTokenizer
     from searchr1.tokenization import ByteTokenizer, HFTokenizer
 
-    tokenizer: Tokenizer = ByteTokenizer() if recipe.engine.name == "scripted" else HFTokenizer(source)
+    tokenizer: Tokenizer
+    if recipe.engine.name == "scripted":
+        tokenizer = ByteTokenizer()
+    elif recipe.engine.name == "openai" and not source:
+        tokenizer = TextTokenizer(chat=recipe.engine.api == "chat")
+    else:
+        tokenizer = HFTokenizer(source)
     table = recipe.protocol
     return tokenizer, build_protocol(table.name, tokenizer, prompt_template=table.prompt_template, chat=table.chat)
 
@@ -170,14 +213,21 @@ def build_engine(recipe: Recipe, model: Any, tokenizer: Tokenizer, **options: An
         table = recipe.engine
         options |= {"slots": table.slots, "deterministic": table.deterministic}
         options["max_length"] = recipe.rollout.context_tokens
+    elif recipe.engine.name == "openai":
+        table = recipe.engine
+        options |= {key: getattr(table, key) for key in _SERVER_OPTIONS} | {"concurrency": table.slots}
     return ENGINES[recipe.engine.name](model, tokenizer, **options)
 
 
 def check_budget(recipe: Recipe, protocol: Dialogue, questions: Iterable[Question], model_tokens: int | None) -> None:
     """Refuse a turn budget that may not fit the context (for any question). Raises ``UserError`` with the formula."""
+    agent = load_agent(recipe.rollout.agent)
     search = recipe.rollout.max_searches > 0
+    texts = ["", *(question.text for question in questions)]
     longest = max(
-        len(protocol.prompt(text, search=search)) for text in ["", *(question.text for question in questions)]
+        len(protocol.prompt(text, search=search, instruction=instruction))
+        for instruction in ("", *getattr(agent, "instructions", ()))
+        for text in texts
     )
     recipe.rollout.check(longest, model_tokens)
 

@@ -23,6 +23,7 @@ from searchr1.agents.budget import Budget
 from searchr1.alarms.settings import Alarms
 from searchr1.algorithms import load_algorithm
 from searchr1.engines import ENGINES
+from searchr1.engines.settings import EngineTable
 from searchr1.errors import UserError, nearest
 from searchr1.protocols import PROTOCOLS
 from searchr1.rewards import build_reward
@@ -109,18 +110,6 @@ class Supervised:
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < 1:
             raise UserError(f"sft.held_out: expected a share from 0 to below 1, got {self.held_out}")
-
-
-@dataclass(frozen=True)
-class EngineTable:
-    """``[engine]``: what samples."""
-
-    name: str = "local"
-    slots: int = 256
-    deterministic: bool = True
-    device: str = "auto"
-    threads: int = 0
-    """CPU threads of torch; 0: all cores that this process may use."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +212,7 @@ _LEAST = {
     "sft.batch": 1,
     "engine.slots": 1,
     "engine.threads": 0,
+    "engine.retries": 0,
     "evaluation.every": 0,
     "evaluation.questions": 1,
     "evaluation.final_questions": 1,

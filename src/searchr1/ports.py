@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from searchr1.types import Action, Answer, Completion, Observation, Passage, Question, Sampling, Search, Trajectory
 
@@ -27,8 +27,14 @@ class Tokenizer(Protocol):
 
     def decode(self, token_ids: Sequence[int]) -> str: ...
 
-    def chat(self, text: str) -> list[int] | None:
-        """Ids of ``text`` as a user message with the assistant's turn opened; None without a chat template."""
+    def chat(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> list[int] | None:
+        """Ids of ``text`` as a user message with the assistant's turn opened; None without a chat template.
+
+        ``tools`` are offered to be called: functions as JSON schemas, in OpenAI's format.
+        """
+
+    def tool_result(self, tools: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]] | None:
+        """Ids between a ``<tool_call>`` and its result, and after it; None where no tools can be offered."""
 
 
 class Session(Protocol):
@@ -83,12 +89,18 @@ class Dialogue(Protocol):
         """Strings that end a turn; the engine stops at them and keeps them."""
 
     def prompt(
-        self, question: str, *, search: bool = True, passages: Sequence[Passage] = (), budget: int = 0
+        self,
+        question: str,
+        *,
+        search: bool = True,
+        passages: Sequence[Passage] = (),
+        budget: int = 0,
+        instruction: str = "",
     ) -> list[int]:
         """Token ids that open the dialogue.
 
         ``search=False`` asks for an answer without a search engine, from ``passages`` (cut to ``budget`` tokens) where
-        there are any.
+        there are any. ``instruction`` takes the place of the wording's own, where it has one to the policy.
         """
 
     def parse(self, text: str) -> Action:

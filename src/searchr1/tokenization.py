@@ -7,7 +7,7 @@ Hugging Face hub holds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,10 @@ class ByteTokenizer:
         data = b"".join(bytes((i,)) if i < 256 else b"<eos>" if i == 256 else b"\xff" for i in token_ids)
         return data.decode("utf-8", errors="replace")
 
-    def chat(self, text: str) -> list[int] | None:
+    def chat(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> list[int] | None:
+        return None
+
+    def tool_result(self, tools: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]] | None:
         return None
 
 
@@ -69,12 +72,66 @@ class HFTokenizer:
         ids = list(token_ids)
         return str(self.backend.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def chat(self, text: str) -> list[int] | None:
+    def chat(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> list[int] | None:
         if not self.backend.chat_template:
             return None
-        messages = [{"role": "user", "content": text}]
-        ids = self.backend.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        ids = self.backend.apply_chat_template(
+            [{"role": "user", "content": text}],
+            tools=list(tools) or None,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        )
         return [int(i) for i in ids]
+
+    def tool_result(self, tools: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]] | None:
+        """None where the chat template knows no tools; ``UserError`` where it writes their calls in another way."""
+        frame = _tool_frame(self.backend, tools) if self.backend.chat_template else None
+        if frame is None:
+            return None
+        # unlike in `encode`, the template's special tokens are meant
+        head, tail = (self.backend.encode(text, add_special_tokens=False) for text in frame)
+        return [int(i) for i in head], [int(i) for i in tail]
+
+
+_ARGUMENT, _RESULT = "argument-of-a-call", "result-of-a-call"
+
+
+def _tool_frame(backend: Any, tools: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """What a chat template writes between a call and its result, and after it: found by rendering an example."""
+    from jinja2 import TemplateError
+
+    function = tools[0]["function"]
+    called = {"name": function["name"], "arguments": {function["parameters"]["required"][0]: _ARGUMENT}}
+    asked = [{"role": "user", "content": "?"}]
+    answered = [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": "call00000", "type": "function", "function": called}],
+        },
+        {"role": "tool", "content": _RESULT, "tool_call_id": "call00000", "name": function["name"]},
+    ]
+
+    def render(messages: list[dict[str, Any]], offered: list[Any] | None) -> str:
+        return str(backend.apply_chat_template(messages, tools=offered, add_generation_prompt=True, tokenize=False))
+
+    try:
+        if render(asked, list(tools)) == render(asked, None):
+            return None
+        text = render(asked + answered, list(tools))
+        before, argument, after = text.partition(_ARGUMENT)
+        opened, (closed, _, reply) = before.rpartition("<tool_call>")[2], after.partition("</tool_call>")
+        head, result, tail = reply.partition(_RESULT)
+        if result and json.loads(opened + argument + closed) == called:
+            return head, tail
+    except (TemplateError, TypeError, ValueError):
+        pass  # it does not render such messages, or not as JSON: said below
+    raise UserError(
+        f"the chat template of {backend.name_or_path or 'this tokenizer'} does not write tool calls as <tool_call>"
+        '{"name": ..., "arguments": {...}}</tool_call> (Qwen2.5, Qwen3 and Hermes do); use protocol.name=react_text or '
+        "tags, or a chat server (engine.name=openai), which reads the calls itself"
+    )
 
 
 def _load(source: str) -> Any:

@@ -53,7 +53,7 @@ def trajectory_row(
             "metadata": dict(question.metadata),
         },
         "segments": [_segment_row(segment, tokenizer) for segment in trajectory.segments],
-        "turns": [_turn_row(turn) for turn in trajectory.turns],
+        "turns": [_turn_row(turn, tokenizer) for turn in trajectory.turns],
         "answer": trajectory.answer,
         "stop": trajectory.stop.value,
         "policy_version": trajectory.policy_version,
@@ -136,8 +136,9 @@ def _read_segment(row: Mapping[str, Any]) -> Segment:
     return Segment(Source(row["source"]), tuple(row["token_ids"]), tuple(row.get("logprobs", ())))
 
 
-def _turn_row(turn: Turn) -> dict[str, Any]:
+def _turn_row(turn: Turn, tokenizer: Tokenizer) -> dict[str, Any]:
     action, text = _action_row(turn.action)
+    asides = [[_segment_row(segment, tokenizer) for segment in aside] for aside in turn.asides]
     return {
         "action": action,
         "text": text,
@@ -149,6 +150,7 @@ def _turn_row(turn: Turn) -> dict[str, Any]:
         "generate_seconds": turn.generate_seconds,
         "search_seconds": turn.search_seconds,
         "cut": turn.cut,
+        **({"asides": asides} if asides else {}),
     }
 
 
@@ -163,6 +165,7 @@ def _read_turn(row: Mapping[str, Any]) -> Turn:
         generate_seconds=row["generate_seconds"],
         search_seconds=row["search_seconds"],
         cut=row.get("cut", False),
+        asides=tuple(tuple(_read_segment(segment) for segment in aside) for aside in row.get("asides", ())),
     )
 
 

@@ -138,6 +138,8 @@ class Turn:
     search_seconds: float = 0.0
     cut: bool = False
     """True when the policy was still writing at the turn's token limit."""
+    asides: tuple[tuple[Segment, ...], ...] = ()
+    """What the policy was asked beside the dialogue (to read documents, for one): a context each. Never trained."""
 
 
 class StopReason(StrEnum):
@@ -202,8 +204,13 @@ class Trajectory:
         """True when it ended through no fault of the policy."""
         return self.stop in FAILURES
 
+    @property
+    def contexts(self) -> tuple[tuple[Segment, ...], ...]:
+        """The dialogue itself and everything that was asked beside it."""
+        return (self.segments, *(aside for turn in self.turns for aside in turn.asides))
+
     def count(self, source: Source) -> int:
-        """Number of tokens from ``source``."""
+        """Number of tokens from ``source`` in the dialogue itself."""
         return sum(len(s.token_ids) for s in self.segments if s.source is source)
 
 

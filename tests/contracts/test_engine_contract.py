@@ -1,12 +1,13 @@
 """What every engine promises; a new one is covered by its entry in ``ENGINES`` and a subject below."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from fake_openai import MODEL, serving
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from searchr1.engines import ENGINES
@@ -46,10 +47,28 @@ def _parrot() -> Any:
     return model
 
 
-SUBJECTS: dict[str, Callable[[], Engine]] = {
-    "local": lambda: ENGINES["local"](_parrot(), BYTES, slots=4),
-    "scripted": lambda: ENGINES["scripted"]([TEXT] * 9, BYTES),
+def _served_parrot(request: dict[str, Any]) -> dict[str, Any]:
+    """A server that says ``TEXT`` a byte at a time, and as servers do keeps the stop string for itself."""
+    said = TEXT[: request["max_tokens"]]
+    ended = "length" if len(said) == request["max_tokens"] else "stop"
+    stops = [stop for stop in request.get("stop", ()) if stop in said]
+    if stops:
+        return {"text": said.partition(stops[0])[0], "finish_reason": "stop", "stop_reason": stops[0]}
+    return {"text": said, "finish_reason": ended, "stop_reason": None}
+
+
+def _served() -> Iterator[Engine]:
+    with serving(_served_parrot) as server:
+        yield ENGINES["openai"](MODEL, BYTES, url=server.url, api="completions")
+
+
+SUBJECTS: dict[str, Callable[[], Iterable[Engine]]] = {
+    "local": lambda: [ENGINES["local"](_parrot(), BYTES, slots=4)],
+    "openai": _served,
+    "scripted": lambda: [ENGINES["scripted"]([TEXT] * 9, BYTES)],
 }
+TEXT_ONLY = {"openai"}
+"""Engines over weights that are not ours."""
 
 
 def test_every_engine_is_covered() -> None:
@@ -57,8 +76,8 @@ def test_every_engine_is_covered() -> None:
 
 
 @pytest.fixture(params=sorted(SUBJECTS))
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return SUBJECTS[request.param]()
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    yield from SUBJECTS[request.param]()
 
 
 async def say(engine: Engine, sampling: Sampling, context: Sequence[int] = (7, 32)) -> Completion:
@@ -110,8 +129,14 @@ async def test_the_same_seed_gives_the_same_tokens(engine: Engine) -> None:
     assert again.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
 
 
-async def test_completions_say_the_version_they_were_sampled_with(engine: Engine) -> None:
+async def test_completions_say_the_version_they_were_sampled_with(
+    engine: Engine, request: pytest.FixtureRequest
+) -> None:
     assert (await say(engine, Sampling(2))).version == 0
+    if request.node.callspec.params["engine"] in TEXT_ONLY:
+        with pytest.raises(EngineError, match="weights cannot be changed"):
+            await engine.load(_parrot().state_dict().items(), 5)
+        return
     await engine.load(_parrot().state_dict().items(), 5)
     assert (await say(engine, Sampling(2))).version == 5
 

@@ -10,7 +10,8 @@ from small_bpe import SmallBPE, chat_text
 from searchr1.errors import UserError
 from searchr1.ports import Tokenizer
 from searchr1.protocols import PROTOCOLS, build_protocol
-from searchr1.protocols.tags import CLOSE, INVALID, OPEN, Tags, _share
+from searchr1.protocols.passages import _share
+from searchr1.protocols.tags import CLOSE, INVALID, OPEN, Tags
 from searchr1.tokenization import ByteTokenizer
 from searchr1.types import Answer, Invalid, Observation, Passage, Search
 
@@ -137,7 +138,7 @@ def test_broken_prompt_files_are_named(tmp_path: Path) -> None:
 
 def test_protocols_are_built_by_name() -> None:
     assert build_protocol("tags", BYTES, prompt_template="short") == Tags(BYTES, "short")
-    assert set(PROTOCOLS) == {"tags"}
+    assert set(PROTOCOLS) == {"tags", "tool_calls", "react_text"}
     with pytest.raises(UserError, match=r"^unknown protocol 'tag'; did you mean 'tags'\?$"):
         build_protocol("tag", BYTES)
 

@@ -1,13 +1,19 @@
-"""Direct answer: one turn, no search engine (a baseline of arXiv 2503.09516, table 2)."""
+"""Direct answer: one turn, no search engine, no reasoning (a baseline of arXiv 2503.09516, table 2)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 from searchr1.agents.budget import Budget
-from searchr1.agents.search_r1 import SearchR1
+from searchr1.agents.search_r1 import without_search
 from searchr1.ports import Dialogue, Engine, Retriever, Tokenizer
 from searchr1.types import Question, Trajectory
+
+INSTRUCTION = (
+    "You answer questions. Write only the answer itself, at once and without explanations, between <answer> and "
+    "</answer>, for example <answer> Beijing </answer>."
+)
 
 
 @dataclass(frozen=True)
@@ -17,8 +23,8 @@ class Direct:
     protocol: Dialogue
     tokenizer: Tokenizer
     budget: Budget
+    instructions: ClassVar[tuple[str, ...]] = (INSTRUCTION,)
 
     async def run(self, question: Question, *, engine: Engine, retriever: Retriever, seed: int) -> Trajectory:
-        budget = replace(self.budget, max_searches=0, forced_answer=True)
-        agent = SearchR1(self.protocol, self.tokenizer, budget)
+        agent = without_search(self.protocol, self.tokenizer, self.budget, INSTRUCTION)
         return await agent.run(question, engine=engine, retriever=retriever, seed=seed)

@@ -33,17 +33,35 @@ async def rollout(
     ``progress(done, total)`` is called after every trajectory. What an agent raises ends the rollout: the failures
     that it survives are stop reasons of a trajectory.
     """
+    trajectories: dict[int, Trajectory] = {}
+
+    def finished(index: int, trajectory: Trajectory) -> None:
+        trajectories[index] = trajectory
+        if progress is not None:
+            progress(len(trajectories), len(jobs))
+
+    await play_each(jobs, agent, engine, retriever, finished, concurrency=concurrency)
+    return [trajectories[index] for index in range(len(jobs))]
+
+
+async def play_each(
+    jobs: Sequence[Job],
+    agent: Agent,
+    engine: Engine,
+    retriever: Retriever,
+    finished: Callable[[int, Trajectory], None],
+    *,
+    concurrency: int = 256,
+) -> None:
+    """`rollout` that keeps nothing: ``finished(index of the job, trajectory)`` is called as each ends."""
     if concurrency < 1:
         raise ValueError(f"concurrency must be at least 1, got {concurrency}")
-    trajectories: dict[int, Trajectory] = {}
     pending = iter(enumerate(jobs))
 
     async def work() -> None:
         for index, job in pending:  # shared: each worker takes the next job
             ASKED.set(job.question)
-            trajectories[index] = await agent.run(job.question, engine=engine, retriever=retriever, seed=job.seed)
-            if progress is not None:
-                progress(len(trajectories), len(jobs))
+            finished(index, await agent.run(job.question, engine=engine, retriever=retriever, seed=job.seed))
 
     workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(jobs)))]
     try:
@@ -52,4 +70,3 @@ async def rollout(
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-    return [trajectories[index] for index in range(len(jobs))]

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from searchr1.agents.budget import Budget
 from searchr1.agents.transcript import Table, Transcript
 from searchr1.errors import EngineError, SearchUnavailable
 from searchr1.ports import Dialogue, Engine, Retriever, Tokenizer
-from searchr1.types import Answer, Question, Search, SearchOutcome, StopReason, Trajectory, Turn
+from searchr1.types import Answer, Passage, Question, Search, SearchOutcome, StopReason, Trajectory, Turn
 
 
 @dataclass(frozen=True)
 class SearchR1:
     """The agent that is trained.
 
-    With ``budget.max_searches = 0`` it is R1 without search: the prompt does not offer a search engine. Raises
-    ``UserError`` for a budget that cannot hold what the environment says.
+    With ``budget.max_searches = 0`` it is R1 without search: the prompt does not offer a search engine. An
+    ``instruction`` takes the place of the dialogue's own. Raises ``UserError`` for a budget that cannot hold what the
+    environment says.
     """
 
     protocol: Dialogue
     tokenizer: Tokenizer
     budget: Budget
+    instruction: str = ""
 
     def __post_init__(self) -> None:
         self.budget.check_replies(self.protocol)
@@ -31,7 +34,8 @@ class SearchR1:
         transcript = Transcript(question, seed)
         with engine.session() as session:
             table = Table(self.protocol, self.tokenizer, self.budget, engine, retriever, session)
-            transcript.open(self.protocol.prompt(question.text, search=self.budget.max_searches > 0))
+            searches = self.budget.max_searches > 0
+            transcript.open(self.protocol.prompt(question.text, search=searches, instruction=self.instruction))
             try:
                 return transcript.finish(await self._play(table, transcript))
             except EngineError:
@@ -69,16 +73,21 @@ class SearchR1:
         except SearchUnavailable:
             transcript.turns.append(replace(turn, search=SearchOutcome.FAILED))
             return StopReason.SEARCH_UNAVAILABLE
-        observation = self.protocol.observe(passages, self.budget.observation_tokens)
+        turn = replace(turn, passages=tuple(passages), search=outcome, search_seconds=search_seconds)
+        shown, turn = await self._read(table, transcript, turn)
+        if shown is None:
+            transcript.turns.append(turn)
+            return StopReason.OUT_OF_TOKENS
+        observation = self.protocol.observe(shown, self.budget.observation_tokens)
         told = table.tell(transcript, observation)
-        transcript.turns.append(
-            replace(
-                turn,
-                passages=tuple(passages),
-                search=outcome,
-                environment_tokens=told,
-                truncated=observation.truncated,
-                search_seconds=search_seconds,
-            )
-        )
+        transcript.turns.append(replace(turn, environment_tokens=told, truncated=observation.truncated))
         return None if told else StopReason.OUT_OF_TOKENS
+
+    async def _read(self, table: Table, transcript: Transcript, turn: Turn) -> tuple[Sequence[Passage] | None, Turn]:
+        """What the policy is shown of what a turn found, and the turn with what that took; None: no room to read."""
+        return turn.passages, turn
+
+
+def without_search(protocol: Dialogue, tokenizer: Tokenizer, budget: Budget, instruction: str = "") -> SearchR1:
+    """The agent with no searches to spend: one forced answer turn, whatever the budget says."""
+    return SearchR1(protocol, tokenizer, replace(budget, max_searches=0, forced_answer=True), instruction)

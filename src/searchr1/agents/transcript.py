@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from searchr1.types import (
     Trajectory,
     Turn,
 )
+
+_TAG = re.compile(r"</?[a-z_]+>")
 
 
 @dataclass
@@ -73,18 +76,27 @@ class Table:
 
     async def speak(self, transcript: Transcript) -> Turn:
         """Sample one turn: its action, tokens and seconds; what the environment replies is added by the agent."""
-        started = time.perf_counter()
         seed = derive_seed(transcript.seed, len(transcript.turns))
-        completion = await self.engine.generate(
-            transcript.context, self.budget.sampling(self.protocol.stops, seed), session=self.session
-        )
+        completion, seconds = await self.ask(transcript.context, seed)
         transcript.said(completion)
         return Turn(
             self.protocol.parse(self.tokenizer.decode(completion.token_ids)),
             policy_tokens=len(completion.token_ids),
-            generate_seconds=time.perf_counter() - started,
+            generate_seconds=seconds,
             cut=completion.finish_reason is FinishReason.LENGTH,
         )
+
+    async def ask(self, context: Sequence[int], seed: int) -> tuple[Completion, float]:
+        """One completion of any context, and the seconds that it took."""
+        started = time.perf_counter()
+        sampling = self.budget.sampling(self.protocol.stops, seed)
+        completion = await self.engine.generate(context, sampling, session=self.session)
+        return completion, time.perf_counter() - started
+
+    def text(self, completion: Completion) -> str:
+        """What was said, without the end of the sequence."""
+        ended = completion.finish_reason is FinishReason.EOS
+        return self.tokenizer.decode(completion.token_ids[:-1] if ended else completion.token_ids)
 
     async def search(self, query: str) -> tuple[list[Passage], SearchOutcome, float]:
         """The passages for one query. Raises ``SearchUnavailable``."""
@@ -103,3 +115,18 @@ class Table:
     def fits(self, transcript: Transcript, tokens: int) -> bool:
         """Whether so many more tokens fit the context."""
         return transcript.tokens + tokens <= self.budget.context_tokens
+
+
+def aside(prompt: Sequence[int], completion: Completion) -> tuple[Segment, ...]:
+    """A context of its own, for `Turn.asides`."""
+    said = Segment(Source.POLICY, completion.token_ids, completion.logprobs)
+    return Segment(Source.PROMPT, tuple(prompt)), said
+
+
+def plain(text: str) -> str:
+    """Text without the tags of a dialogue, on one line.
+
+    >>> plain("<think> so\\n it is </think>")
+    'so it is'
+    """
+    return " ".join(_TAG.sub(" ", text).split())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchr1.commands.options import Agent, Retriever, Settings
+from searchr1.commands.options import Agent, Engine, Retriever, Settings
 from searchr1.console import say, stdout, visible
 from searchr1.errors import SearchR1Error, UserError
 from searchr1.types import Completion, Question, Sampling, Trajectory
@@ -18,7 +18,8 @@ from searchr1.types import Completion, Question, Sampling, Trajectory
 if TYPE_CHECKING:
     import torch
 
-    from searchr1.ports import Engine, Session, Tokenizer
+    from searchr1.ports import Engine as EnginePort
+    from searchr1.ports import Session, Tokenizer
 
 Show = Callable[[str, str], None]
 """Called with the source (``prompt``, ``policy``, ``environment``) and the text of what was just added."""
@@ -27,7 +28,7 @@ Show = Callable[[str, str], None]
 class Overheard:
     """An engine that shows, of one trajectory, every turn as it is sampled and what the environment put before it."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, show: Show) -> None:
+    def __init__(self, engine: EnginePort, tokenizer: Tokenizer, show: Show) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._show = show
@@ -54,6 +55,7 @@ def ask(
     ] = "atlas-base",
     retriever: Retriever = None,
     agent: Agent = None,
+    engine: Engine = None,
     settings: Settings = None,
 ) -> None:
     """Answer one question, showing the reasoning, the searches and the answer."""
@@ -64,8 +66,9 @@ def ask(
 
     if not question.strip():
         raise UserError("QUESTION: expected a question, got nothing")
-    target = find_target(model, [*(settings or []), *([f"rollout.agent={agent}"] if agent else [])])
-    engine = target.retriever(retriever)
+    changes = {"engine.name": engine, "rollout.agent": agent}
+    target = find_target(model, [*(settings or []), *(f"{key}={value}" for key, value in changes.items() if value)])
+    searching = target.retriever(retriever)
     asked = Question("ask", question, ("",))
     player = build_player(target.recipe, target.model, [asked])
     chosen = build_agent(target.recipe.rollout.agent, player.protocol, player.tokenizer, greedy(target.recipe.rollout))
@@ -73,7 +76,7 @@ def ask(
 
     async def answer() -> Trajectory:
         ASKED.set(asked)
-        return await chosen.run(asked, engine=overheard, retriever=engine, seed=target.recipe.seed)
+        return await chosen.run(asked, engine=overheard, retriever=searching, seed=target.recipe.seed)
 
     started = time.perf_counter()
     played = asyncio.run(answer())

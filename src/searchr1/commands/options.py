@@ -26,4 +26,12 @@ Retriever = Annotated[
     str | None,
     typer.Option("--retriever", metavar="SPEC", help="An index folder, a URL, KIND:key=value or a .toml file."),
 ]
-Agent = Annotated[str | None, typer.Option("--agent", help="search_r1, direct or rag.")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine", help="local; openai: a server at engine.url, MODEL is its name there; scripted: a JSON file."
+    ),
+]
+Agent = Annotated[
+    str | None, typer.Option("--agent", help="search_r1, direct, cot, rag, ircot, search_o1, r1 or react.")
+]

@@ -43,7 +43,7 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Play training questions and keep the trajectories worth learning from, for ``sft``."""
-    from searchr1.assemble import build_player
+    from searchr1.assemble import build_player, check_token_ids
     from searchr1.config import load_recipe
     from searchr1.sources import check_sources, open_sources
     from searchr1.supervised.file import KeptFile
@@ -51,6 +51,7 @@ def sample(
 
     changes = _changes(settings, model, seed)
     loaded = load_recipe(recipe, changes)
+    check_token_ids(loaded)
     kept = read_keep(keep, loaded.reward)
     order = _order(loaded, {"questions": questions, "rollouts": rollouts, "keep": keep, "per_question": per_question})
     file = KeptFile.resume(out, order) if resume else KeptFile.begin(out, order)

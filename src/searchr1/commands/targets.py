@@ -81,9 +81,11 @@ def find_target(name: str, settings: Sequence[str] = (), checkpoint: str | None 
     for run in (folder, folder.parent.parent if folder.parent.name == "checkpoints" else folder):
         if is_run(run):
             return Target(name, build_recipe(RunFolder.open(run).config, settings), run)
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    plain = build_recipe({}, settings)
+    served = plain.engine.name == "openai"  # then it is the server's name for its model, whatever it looks like
+    if not served and folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"{name}: expected a run or a model folder, found no config.json in it; check the path")
-    return Target(name, build_recipe({}, settings), None)
+    return Target(name, plain, None)
 
 
 def cache_folder(data: Data) -> Path:

@@ -1,7 +1,7 @@
 """Engines: what samples tokens from a policy (``ports.Engine``). One file and one line of ``ENGINES`` each.
 
 >>> sorted(ENGINES)
-['local', 'scripted']
+['local', 'openai', 'scripted']
 """
 
 from __future__ import annotations
@@ -28,5 +28,14 @@ def _scripted(model: Any, tokenizer: Tokenizer, **options: Any) -> Engine:
     return ScriptedEngine(read_script(model) if isinstance(model, str) else model, tokenizer, **options)
 
 
-ENGINES: dict[str, Callable[..., Engine]] = {"local": _local, "scripted": _scripted}
+def _openai(model: Any, tokenizer: Tokenizer, **options: Any) -> Engine:
+    """``model``: the name of a served model. Options are those of `ChatServer` and of `OpenAIEngine`."""
+    from searchr1.engines.chat_http import ChatServer
+    from searchr1.engines.openai import OpenAIEngine
+
+    asking = {key: options.pop(key) for key in ("api", "max_tokens_field", "omit") if key in options}
+    return OpenAIEngine(ChatServer(model=model, **options), tokenizer, **asking)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {"local": _local, "openai": _openai, "scripted": _scripted}
 """Factories by name, each called with a model, a tokenizer and the engine's own options."""

@@ -10,6 +10,8 @@ from searchr1.ports import Dialogue, Tokenizer
 
 PROTOCOLS: dict[str, str] = {
     "tags": "searchr1.protocols.tags:Tags",
+    "tool_calls": "searchr1.protocols.tool_calls:ToolCalls",
+    "react_text": "searchr1.protocols.react_text:ReactText",
 }
 
 

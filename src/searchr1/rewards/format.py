@@ -25,7 +25,7 @@ class FormatReward:
     Well formed: an answer was executed, every turn held an action, and the text of every policy segment is
     ``<think>...</think>``, then the one ``<search>...</search>`` or ``<answer>...</answer>`` that was executed, with
     nothing but white space around them. The weights ``exact_match = 1 - x``, ``format = x`` give the four values of
-    arXiv 2505.15117 (1, 1 - x, x and 0).
+    arXiv 2505.15117 (1, 1 - x, x and 0). Turns that were said beside the dialogue alone are not looked at.
 
     ``decode`` turns the token ids of one segment into text. Raises ValueError for an answered trajectory that has not
     exactly one policy segment for every turn: that is an agent's mistake, not the policy's.
@@ -34,7 +34,7 @@ class FormatReward:
     decode: Callable[[Sequence[int]], str]
 
     def score(self, trajectory: Trajectory, group: Sequence[Trajectory]) -> float:
-        actions = [turn.action for turn in trajectory.turns]
+        actions = [turn.action for turn in trajectory.turns if not turn.asides or turn.policy_tokens]
         if trajectory.answer is None or any(isinstance(action, Invalid) for action in actions):
             return 0.0
         policy = [segment for segment in trajectory.segments if segment.source is Source.POLICY]
