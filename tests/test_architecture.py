@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "searchr1"
 
 LEVELS = {
     # L0: the shared vocabulary; standard library only
-    "types": 0, "ports": 0, "errors": 0, "seeds": 0, "machine": 0,
+    "types": 0, "ports": 0, "errors": 0, "seeds": 0, "machine": 0, "changes": 0,
     # L1: pure parts that know nothing of each other
     "protocols": 1, "rewards": 1, "algorithms": 1, "tokenization": 1, "alarms": 1,
     # L2: what touches models, indexes and files
@@ -24,7 +24,7 @@ LEVELS = {
     # L4: runs
     "run_files": 4, "trajectory_io": 4, "run": 4, "config": 4, "assemble": 4, "sources": 4, "metrics": 4, "train": 4,
     "learn": 4, "waiting": 4,
-    "benchmarks": 4, "report": 4, "studies": 4, "supervised": 4,
+    "benchmarks": 4, "report": 4, "studies": 4, "leaderboard": 4, "supervised": 4,
     # L5: the command line
     "console": 5, "display": 5, "commands": 5, "cli": 5,
 }  # fmt: skip
@@ -54,7 +54,7 @@ HEAVY = {
     "starlette": {"retrieval.serving"},
     "uvicorn": {"retrieval.serving", "benchmarks"},
     "mcp": {"retrieval.serving"},
-    "httpx": {"retrieval.client", "retrieval.host", "retrieval.online"},
+    "httpx": {"data.download", "retrieval.client", "retrieval.host", "retrieval.online", "engines.chat_http"},
     "pydantic": {"config", "benchmarks", "studies"},
     "pyarrow": {"data.parquet"},
     "trafilatura": {"retrieval.online"},

@@ -15,8 +15,12 @@ from searchr1.commands import (
     asking,
     bench,
     data,
+    data_checks,
+    data_filter,
+    evaluating,
     evaluation,
     indexes,
+    leaderboard,
     reporting,
     serving,
     studying,
@@ -66,8 +70,11 @@ app.command()(training.demo)
 app.command()(training.train)
 app.command()(supervised.sample)
 app.command()(supervised.sft)
-app.command("eval")(evaluation.evaluate)
+app.command("eval")(evaluating.evaluate)
+app.command()(evaluating.merge)
 app.command()(evaluation.compare)
+app.command()(leaderboard.leaderboard)
+app.command()(evaluation.judge)
 app.command()(evaluation.score)
 app.command()(asking.ask)
 app.command()(reporting.report)
@@ -87,8 +94,11 @@ _serve.command("mcp")(serving.mcp)
 app.add_typer(_serve, name="serve")
 
 _data = _group("Questions and passages.")
-_data.callback()(lambda: None)
 _data.command("atlas")(data.atlas)
+_data.command("prepare")(data.prepare)
+_data.command("overlap")(data_checks.overlap)
+_data.command("coverage")(data_checks.coverage)
+_data.command("filter")(data_filter.filter_by_difficulty)
 app.add_typer(_data, name="data")
 
 _bench = _group("Performance, each figure beside its peer in the same run.")

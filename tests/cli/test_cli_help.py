@@ -16,7 +16,8 @@ from searchr1.config import built_in_recipes
 COMMANDS = [
     [], ["demo"], ["train"], ["eval"], ["compare"], ["ask"], ["score"], ["report"], ["index"], ["index", "build"],
     ["index", "search"], ["index", "eval"], ["serve", "retriever"], ["data", "atlas"], ["bench", "rollout"],
-    ["bench", "retrieval"], ["bench", "train"], ["sample"], ["sft"], ["study"],
+    ["bench", "retrieval"], ["bench", "train"], ["sample"], ["sft"], ["study"], ["merge"], ["judge"], ["leaderboard"],
+    ["data", "prepare"], ["data", "overlap"], ["data", "coverage"], ["data", "filter"],
 ]  # fmt: skip
 
 

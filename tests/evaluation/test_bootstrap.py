@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchr1.evaluation import bootstrap
-from searchr1.evaluation.bootstrap import macro_interval, mean_interval, paired_difference
+from searchr1.evaluation.bootstrap import (
+    macro_interval,
+    mean_interval,
+    paired_difference,
+    paired_macro_difference,
+    wilson,
+)
 
 VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 ROUNDING = 1e-12
@@ -19,8 +25,9 @@ def test_interval_contains_the_mean_and_stays_within_the_values(values: list[flo
     mean, low, high = mean_interval(values, seed, resamples=50)
     assert mean == pytest.approx(math.fsum(values) / len(values))
     assert low <= mean <= high
-    assert min(values) - ROUNDING <= low
-    assert high <= max(values) + ROUNDING
+    least, most = (0.0, 1.0) if set(values) <= {0.0, 1.0} else (min(values), max(values))
+    assert least - ROUNDING <= low
+    assert high <= most + ROUNDING
 
 
 @settings(deadline=None)
@@ -69,8 +76,39 @@ def test_chunks_change_nothing_and_bound_the_memory(monkeypatch: pytest.MonkeyPa
 def test_macro_interval_weighs_the_groups_alike() -> None:
     mean, low, high = macro_interval([[1.0] * 50 + [0.0] * 50, [0.0]], 0)
     assert mean == 0.25
-    assert (low, high) == pytest.approx((0.2, 0.3), abs=0.01)
-    assert macro_interval([[0.0, 1.0, 1.0]])[0] == mean_interval([0.0, 1.0, 1.0])[0]
+    # Wilson's 0.4038 to 0.5962 of 50 in 100 and 0 to 0.7935 of 0 in 1, side by side
+    assert (low, high) == pytest.approx((0.25 - 0.0962 / 2, 0.25 + math.hypot(0.0962, 0.7935) / 2), abs=1e-4)
+    assert macro_interval([[0.0, 1.0, 1.0]]) == pytest.approx(mean_interval([0.0, 1.0, 1.0]))
+    assert macro_interval([[0.5, 0.1, 0.2]]) == pytest.approx(mean_interval([0.5, 0.1, 0.2]))
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(0, 10, 0.0, 0.277533), (1, 10, 0.017876, 0.404150), (5, 10, 0.236593, 0.763407), (125, 125, 0.970184, 1.0)],
+)
+def test_wilson_as_others_compute_it(successes: int, n: int, low: float, high: float) -> None:
+    assert wilson(successes, n) == pytest.approx((low, high), abs=1e-6)
+    assert mean_interval([1.0] * successes + [0.0] * (n - successes))[1:] == wilson(successes, n)
+
+
+def test_wilson_of_nothing() -> None:
+    for wrong in ((0, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="expected 0 to n successes"):
+            wilson(*wrong)
+
+
+def test_a_macro_difference_is_the_mean_of_the_sets_resampled_apart() -> None:
+    a, b = [0.0, 1.0] * 50, [1.0, 1.0, 0.0, 1.0] * 25
+    alone = paired_difference(a, b, 3, 4000)
+    assert paired_macro_difference([(a, b)], 3, 4000)[:3] == pytest.approx(alone[:3], abs=0.02)
+    four = paired_macro_difference([(a, b)] * 4, 3, 4000)
+    assert four[0] == alone[0] == 0.25
+    assert four[2] - four[1] == pytest.approx((alone[2] - alone[1]) / 2, rel=0.1)
+    assert four[3] == pytest.approx(2 / 4001)
+    with pytest.raises(ValueError, match="no sets"):
+        paired_macro_difference([])
+    with pytest.raises(ValueError, match="equal number, got 1 and 2"):
+        paired_macro_difference([([1.0], [1.0, 0.0])])
 
 
 def test_equal_groups_are_resampled_independently() -> None:

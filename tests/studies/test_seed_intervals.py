@@ -1,30 +1,10 @@
-"""Student's t, against the tables that everybody has, and verdicts counted by hand."""
+"""Intervals over seeds and verdicts, counted by hand."""
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
-from searchr1.studies.intervals import Interval, interval, paired, t_quantile, verdict
-
-TABLE = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 5: 2.5706, 9: 2.2622, 10: 2.2281, 30: 2.0423, 120: 1.9799}
-"""Two-sided 95%, as printed at the end of every textbook."""
-
-
-@pytest.mark.parametrize(("degrees", "expected"), TABLE.items())
-def test_quantiles_of_the_tables(degrees: int, expected: float) -> None:
-    assert t_quantile(degrees) == pytest.approx(expected, abs=6e-5)
-
-
-def test_quantiles_that_have_a_closed_form() -> None:
-    assert t_quantile(1) == pytest.approx(math.tan(0.475 * math.pi), rel=1e-9)
-    assert t_quantile(2) == pytest.approx(0.95 * math.sqrt(2 / (1 - 0.95**2)), rel=1e-9)
-
-
-def test_no_degrees_of_freedom() -> None:
-    with pytest.raises(ValueError, match="at least 1 degree"):
-        t_quantile(0)
+from searchr1.studies.intervals import Interval, interval, paired, verdict
 
 
 def test_an_interval_by_hand() -> None:

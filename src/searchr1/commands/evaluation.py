@@ -1,76 +1,17 @@
-"""``eval``, ``compare`` and ``score``."""
+"""``compare``, ``judge`` and ``score``: figures of what was evaluated before."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from searchr1.commands.options import Agent, Json, Retriever, Seed, Settings
-from searchr1.commands.tables import evaluation_table, table
-from searchr1.console import percent, print_json, progress, say, stdout, visible
-from searchr1.errors import UserError
-
-if TYPE_CHECKING:
-    from searchr1.commands.targets import Target
-    from searchr1.ports import Retriever as RetrieverPort
-    from searchr1.types import Question, Scored
-
-
-class Decoding(StrEnum):
-    GREEDY = "greedy"
-    SAMPLED = "sampled"
-
-
-def evaluate(
-    target: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN|MODEL", help="A run folder, a model folder or name, or atlas-base.", show_default=False
-        ),
-    ],
-    data: Annotated[
-        list[str] | None,
-        typer.Option("--data", metavar="FILE...", help="Question files, or atlas. Default: the run's test questions."),
-    ] = None,
-    retriever: Retriever = None,
-    agent: Agent = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="local, or scripted: a JSON file as MODEL.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Questions of each file.")] = None,
-    seed: Seed = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/eval-DATE-TIME.")] = None,
-    decoding: Annotated[Decoding, typer.Option("--decoding")] = Decoding.GREEDY,
-    checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", metavar="best|last|STEP", help="Of a run. Default: last.")
-    ] = None,
-    settings: Settings = None,
-    as_json: Json = False,
-) -> None:
-    """Exact match with 95% intervals; writes summary.json and predictions.jsonl."""
-    from searchr1.commands.targets import find_target
-    from searchr1.evaluation.evaluate import write_eval
-
-    changes = [
-        *(settings or []),
-        *([f"engine.name={engine}"] if engine else []),
-        *([f"rollout.agent={agent}"] if agent else []),
-    ]
-    name, *more = target
-    found = find_target(name, changes, checkpoint)
-    folder = out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
-    _refuse_occupied(folder)
-    questions = _questions(found, [*(data or []), *more], limit)
-    scored = _play(found, questions, _search_engine(found, retriever), decoding, seed)
-    summary = write_eval(folder, scored)
-    if as_json:
-        print_json(summary)
-    else:
-        stdout().print(evaluation_table(summary, f"{found.recipe.rollout.agent}, {decoding}: {visible(found.model)}"))
-    say(f"written: {folder}/summary.json and predictions.jsonl")
+from searchr1.commands.options import Json
+from searchr1.commands.tables import table
+from searchr1.console import interval, percent, print_json, progress, say, stdout, visible
 
 
 def compare(
@@ -78,20 +19,83 @@ def compare(
     dir_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Another one, of the same questions.")],
     as_json: Json = False,
 ) -> None:
-    """Is B better than A? The paired bootstrap on the questions that both answered."""
+    """Is B better than A? Paired bootstrap and McNemar's test on the questions that both answered."""
     from searchr1.evaluation import compare as comparing
 
     result = comparing.compare(dir_a, dir_b)
     if as_json:
         print_json(result)
         return
-    points = {key: 100 * result[key] for key in ("difference", "ci_low", "ci_high")}
     clear = result["ci_low"] > 0 or result["ci_high"] < 0
     verdict = f"{'B is better' if result['difference'] > 0 else 'A is better'}" if clear else "no clear difference"
-    shown = table("Exact match of B minus that of A", "", "questions", "points [95%]", "p")
-    value = f"{points['difference']:+.1f} [{points['ci_low']:+.1f}, {points['ci_high']:+.1f}]"
-    shown.add_row(verdict, f"{result['n']:,}", value, f"{result['p_value']:.4f}")
+    heads = ("questions", "points [95%]", "p", "only A / B", "McNemar p", "detectable")
+    shown = table("Exact match of B minus that of A", "", *heads)
+    for name, figures in result["datasets"].items() if result["macro"] else ():
+        shown.add_row(visible(name), *_difference_cells(figures))
+    if result["macro"]:
+        shown.add_section()
+        shown.add_row("macro average", *_difference_cells(result["macro"]))
+    shown.add_row(verdict, *_difference_cells(result), style="bold")
     stdout().print(shown)
+    say("only A / B: questions that one alone got right")
+    say("detectable: the true difference that so many questions find in 80% of all cases, at 5%")
+    if result["left_out"]:
+        say(f"{result['left_out']:,} questions failed in one of both and are left out", "yellow")
+    if result["unmatched"]:
+        say(f"{result['unmatched']:,} questions are in one folder only and are left out", "yellow")
+
+
+def _difference_cells(figures: Mapping[str, Any]) -> list[str]:
+    """Questions, the difference, its p-value, who alone was right, McNemar's p-value, what could have been seen."""
+
+    def count(name: str) -> str:
+        return "-" if figures.get(name) is None else f"{figures[name]:,}"
+
+    def chance(name: str) -> str:
+        value = figures.get(name)
+        return "-" if value is None else "<0.0001" if value < 0.0001 else f"{value:.4f}"
+
+    value = "-"
+    if figures["difference"] is not None:
+        value, low, high = (f"{100 * figures[key]:+.1f}" for key in ("difference", "ci_low", "ci_high"))
+        value = f"{value} [{low}, {high}]"
+    detectable = "-" if figures["detectable"] is None else f"{100 * figures['detectable']:.1f}"
+    alone = f"{count('only_a')} / {count('only_b')}"
+    return [count("n"), value, chance("p_value"), alone, chance("mcnemar_p"), detectable]
+
+
+def judge(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An evaluation folder.")],
+    model: Annotated[str, typer.Option("--model", help="The judge, as the server calls it.")],
+    url: Annotated[str, typer.Option("--url", help="An OpenAI-compatible server.")] = "https://api.openai.com/v1",
+    key_variable: Annotated[
+        str, typer.Option("--key-variable", help="The environment variable that holds the key.")
+    ] = "OPENAI_API_KEY",
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests at one time.")] = 16,
+    as_json: Json = False,
+) -> None:
+    """Have a language model judge the answers; prompts and replies are kept, what was judged is not asked again."""
+    from searchr1.engines.chat_http import ChatServer
+    from searchr1.evaluation import judge as judging
+
+    async def ask() -> dict[str, Any]:
+        server = ChatServer(url, model, key_variable, concurrency=concurrency)
+        await server.check()
+        with progress(f"judging: {model}", "answers") as advance:
+            return await judging.judge(folder, server, concurrency=concurrency, progress=advance)
+
+    result = asyncio.run(ask())
+    if as_json:
+        print_json(result)
+    else:
+        columns = ("answers", "correct [95%]", "judge only", "match only", "unclear", "failed")
+        shown = table(f"Judged by {visible(model)}", "dataset", *columns)
+        for name, row in result["datasets"].items():
+            value = interval({"exact_match": row["correct"], **row})
+            counts = (str(row[key]) for key in ("judge_only", "match_only", "unclear", "failed"))
+            shown.add_row(visible(name), f"{row['n']:,}", value, *counts)
+        stdout().print(shown)
+    say(f"written: {folder}/judge.json and judgements.jsonl")
 
 
 def score(
@@ -108,57 +112,3 @@ def score(
     shown = table("", "file", "rows", *(metric.replace("_", " ") for metric in METRICS))
     shown.add_row(visible(str(file)), f"{result['n']:,}", *(percent(result[metric]) for metric in METRICS))
     stdout().print(shown)
-
-
-def _refuse_occupied(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "an evaluation" if (folder / "summary.json").is_file() else "something else"
-        raise UserError(f"{folder}: expected a new or empty folder, it holds {what} already; choose another --out")
-
-
-def _questions(target: Target, data: list[str], limit: int | None) -> list[Question]:
-    from searchr1.sources import ATLAS, load_questions
-
-    if not data:
-        if target.home is None:
-            raise UserError(f"--data: {target.model} is no run of ours, so name question files, or atlas")
-        test = target.recipe.data.test
-        data = [test] if isinstance(test, str) else list(test)
-    return load_questions([str(target.atlas() / "test.jsonl") if name == ATLAS else name for name in data], limit)
-
-
-def _search_engine(target: Target, spec: str | None) -> RetrieverPort:
-    if target.recipe.rollout.agent == "direct" and spec is None:
-        from searchr1.retrieval.dictionary import DictionaryRetriever
-
-        return DictionaryRetriever({})  # never asked
-    return target.retriever(spec)
-
-
-def _play(
-    target: Target, questions: list[Question], retriever: RetrieverPort, decoding: str, seed: int | None
-) -> list[Scored]:
-    from searchr1.agents import build_agent
-    from searchr1.assemble import build_player, greedy
-    from searchr1.evaluation.evaluate import evaluate as play
-    from searchr1.evaluation.evaluate import score_trajectories
-    from searchr1.seeds import derive_seed
-
-    recipe = target.recipe
-    player = build_player(recipe, target.model, questions)
-    budget: Any = greedy(recipe.rollout) if decoding == "greedy" else recipe.rollout
-    agent = build_agent(recipe.rollout.agent, player.protocol, player.tokenizer, budget)
-    with progress(f"{recipe.rollout.agent}, {decoding}", "questions") as advance:
-        played = asyncio.run(
-            play(
-                questions,
-                agent,
-                player.engine,
-                retriever,
-                # as in training, so that a run's own evaluation comes out again
-                seed=derive_seed(recipe.seed if seed is None else seed, "evaluation"),
-                concurrency=recipe.engine.slots,
-                progress=advance,
-            )
-        )
-    return score_trajectories(played)

@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Row = dict[str, Any]
-NAMES = {"search_r1": "Search-R1", "direct": "Direct", "rag": "RAG"}
+NAMES = {
+    "search_r1": "Search-R1",
+    "direct": "Direct",
+    "cot": "CoT",
+    "rag": "RAG",
+    "ircot": "IRCoT",
+    "search_o1": "Search-o1",
+    "r1": "R1",
+    "react": "ReAct",
+}
 
 
 def table(title: str, *columns: str, caption: str = "") -> Table:
@@ -60,7 +69,7 @@ def before_after(rows: Sequence[Row], agent: str) -> Table:
         "before [95%]",
         f"after step {last}",
         "searches",
-        caption="[95%]: bootstrap interval. searches: a question. Direct and RAG: untrained policy.",
+        caption="[95%]: interval over questions. searches: a question. Direct and RAG: untrained policy.",
     )
     for decoding in dict.fromkeys(row["decoding"] for row in rows if row["agent"] == agent and row["step"] == 0):
         made.add_row(f"{NAMES.get(agent, agent)} {decoding}", style="bold")

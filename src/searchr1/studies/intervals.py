@@ -1,18 +1,15 @@
-"""Intervals from a handful of seeds: Student's t, because three values say little about their own spread.
-
-W. S. Gosset ("Student"), "The probable error of a mean" (Biometrika, 1908).
-"""
+"""Intervals from a handful of seeds: Student's t, because three values say little about their own spread."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean, stdev
 from typing import Literal
 
-CONFIDENCE = 0.95
+from searchr1.evaluation.student import t_quantile
+
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
 
 
@@ -24,27 +21,6 @@ class Interval:
     low: float | None
     high: float | None
     n: int
-
-
-@cache
-def t_quantile(degrees: int) -> float:
-    """How many standard errors Student's t with so many degrees of freedom takes to each side for 95%.
-
-    The tail beyond t on both sides is I_x(degrees / 2, 1 / 2) with x = degrees / (degrees + t^2) and I the regularised
-    incomplete beta function (Abramowitz and Stegun, equation 26.7.1). Raises ValueError for fewer than 1.
-
-    >>> round(t_quantile(2), 4)
-    4.3027
-    """
-    if degrees < 1:
-        raise ValueError(f"Student's t needs at least 1 degree of freedom, got {degrees}")
-    from mpmath import betainc, findroot
-
-    def excess(x: float) -> float:
-        return float(betainc(degrees / 2, 0.5, 0, x, regularized=True)) - (1 - CONFIDENCE)
-
-    x = float(findroot(excess, (1e-6, 1 - 1e-12), solver="illinois", tol=1e-24))
-    return math.sqrt(degrees * (1 / x - 1))
 
 
 def interval(values: Sequence[float]) -> Interval:

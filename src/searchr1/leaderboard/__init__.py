@@ -1,0 +1,1 @@
+"""One table of many evaluations, with intervals and with what is not significantly different marked as such."""
