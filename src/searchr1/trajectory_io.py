@@ -38,7 +38,7 @@ def trajectory_row(
     """The JSON row of one scored trajectory.
 
     ``kind`` is ``train`` or ``eval``; ``advantage`` is None where none was computed; ``group`` names the trajectories
-    that were compared with it.
+    that were compared with it. ``turn_rewards`` is there where turns earned some of the reward.
     """
     trajectory = scored.trajectory
     question = trajectory.question
@@ -60,6 +60,7 @@ def trajectory_row(
         "seed": trajectory.seed,
         "reward": scored.reward,
         "components": dict(scored.components),
+        **({"turn_rewards": list(scored.turn_rewards)} if scored.turn_rewards else {}),
         "advantage": advantage,
         "group": group,
     }

@@ -155,3 +155,13 @@ def test_the_row_says_what_a_reader_needs() -> None:
     broken = {**row, "segments": [{"source": "policy", "token_ids": [1, 2], "logprobs": [-0.5]}]}
     with pytest.raises(UserError, match="needs 2 log-probabilities, got 1"):
         row_to_trajectory(broken)
+
+
+def test_what_turns_earned_stands_in_the_row() -> None:
+    played = Trajectory(Question("q", "?", ("a",)), (), (Turn(Answer("a")),), "a", StopReason.ANSWERED, 0, 1)
+    rows = [
+        trajectory_row(scored, kind="train", step=1, tokenizer=Bytes(), advantage=None, group="g")
+        for scored in (Scored(played, 1.0, {}), Scored(played, 1.25, {}, (0.25,)))
+    ]
+    assert ["turn_rewards" in row for row in rows] == [False, True]
+    assert rows[1]["turn_rewards"] == [0.25]
