@@ -33,7 +33,7 @@ async def recall(
     resamples: int = 2000,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> dict[str, Any]:
-    """Recall in the first ``k`` passages for every ``k``, with 95% bootstrap intervals over the questions.
+    """Recall in the first ``k`` passages for every ``k``, with 95% intervals over the questions.
 
         {"n": 465, "answer_recall": {"3": {"value": 0.61, "ci_low": 0.57, "ci_high": 0.66}, ...},
          "title_recall": {...}, "all_titles_recall": {...}}
