@@ -109,10 +109,13 @@ def silence_libraries() -> None:
 
 
 @contextmanager
-def progress(title: str, unit: str = "") -> Iterator[Progress]:
-    """A bar with rate and time left on a terminal, else a line now and then; call what you get with (done, total)."""
+def progress(title: str, unit: str = "", already: int = 0) -> Iterator[Progress]:
+    """A bar with rate and time left on a terminal, else a line now and then; call what you get with (done, total).
+
+    ``already`` of what is done were done before this: they say nothing of the rate.
+    """
     if stderr().is_terminal:
-        with _bar(title, unit) as advance:
+        with _bar(title, unit, already) as advance:
             yield advance
         return
     started = said = time.monotonic()
@@ -123,7 +126,7 @@ def progress(title: str, unit: str = "") -> Iterator[Progress]:
         if done != total and now - said < _PLAIN_EVERY:
             return
         said = now
-        rate = done / max(now - started, 1e-9)
+        rate = (done - already) / max(now - started, 1e-9)
         of = f" of {total:,}" if total else ""
         left = f", {clock((total - done) / rate)} left" if total and done < total and rate else ""
         say(f"{title}: {done:,}{of}{f' {unit}' if unit else ''} ({rate:,.1f}/s{left})")
@@ -132,12 +135,12 @@ def progress(title: str, unit: str = "") -> Iterator[Progress]:
 
 
 @contextmanager
-def _bar(title: str, unit: str) -> Iterator[Progress]:
+def _bar(title: str, unit: str, already: int) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(f"{unit} {{task.fields[rate]}}".strip(), style="dim"),
@@ -145,11 +148,11 @@ def _bar(title: str, unit: str) -> Iterator[Progress]:
         TextColumn("left", style="dim"),
     )
     with Bar(*columns, console=stderr(), transient=True) as bar:
-        task = bar.add_task(title, total=None, rate="")
+        task = bar.add_task(title, total=None, completed=already, rate="")
         started = time.monotonic()
 
         def advance(done: int, total: int | None) -> None:
-            rate = done / max(time.monotonic() - started, 1e-9)
+            rate = (done - already) / max(time.monotonic() - started, 1e-9)
             bar.update(task, completed=done, total=total, rate=f"{rate:,.1f}/s")
 
         yield advance

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ class HFTokenizer:
     def chat(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> list[int] | None:
         if not self.backend.chat_template:
             return None
+        if any(special in text for special in self._specials):
+            return self._chat_around(text, tools)
         ids = self.backend.apply_chat_template(
             [{"role": "user", "content": text}],
             tools=list(tools) or None,
@@ -83,6 +86,26 @@ class HFTokenizer:
             return_dict=False,
         )
         return [int(i) for i in ids]
+
+    @cached_property
+    def _specials(self) -> frozenset[str]:
+        """The spellings of all special tokens; Llama 3 names few of its own as such."""
+        added = (str(token) for token in self.backend.added_tokens_decoder.values() if token.special)
+        return frozenset((*added, *self.backend.all_special_tokens))
+
+    def _chat_around(self, text: str, tools: Sequence[Mapping[str, Any]]) -> list[int]:
+        """`chat` for text that spells special tokens: those of the template are meant, those of the text are not."""
+        rendered = self.backend.apply_chat_template(
+            [{"role": "user", "content": _TEXT}],
+            tools=list(tools) or None,
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        parts = [self.backend.encode(part, add_special_tokens=False) for part in str(rendered).split(_TEXT)]
+        ids = [int(i) for i in parts[0]]
+        for part in parts[1:]:
+            ids += [*self.encode(text), *(int(i) for i in part)]
+        return ids
 
     def tool_result(self, tools: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]] | None:
         """None where the chat template knows no tools; ``UserError`` where it writes their calls in another way."""
@@ -94,7 +117,7 @@ class HFTokenizer:
         return [int(i) for i in head], [int(i) for i in tail]
 
 
-_ARGUMENT, _RESULT = "argument-of-a-call", "result-of-a-call"
+_ARGUMENT, _RESULT, _TEXT = "argument-of-a-call", "result-of-a-call", "text-of-the-user"
 
 
 def _tool_frame(backend: Any, tools: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:

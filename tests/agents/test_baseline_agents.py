@@ -137,3 +137,10 @@ def test_agents_are_built_by_name() -> None:
     assert type(agent("rag")).__name__ == "Rag"
     with pytest.raises(UserError, match=r"^unknown agent 'search-r1'; did you mean 'search_r1'\?$"):
         build_agent("search-r1", TAGS, BYTES, SHORT)
+
+
+async def test_rag_without_searches_answers_from_memory() -> None:
+    retriever = finds()
+    trajectory, _ = await play("rag", [ANSWER], replace(SHORT, max_searches=0), retriever)
+    assert (retriever.calls, trajectory.searches, trajectory.answer) == ([], 0, "Frank Herbert")
+    assert trajectory.segments == (prompt(NO_SEARCH_PROMPT), said(ANSWER))

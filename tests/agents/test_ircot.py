@@ -81,6 +81,15 @@ async def test_without_searches_it_only_reads() -> None:
     assert played.segments[0] == prompt("Answer now. Question: Who wrote Dune?\n")
 
 
+async def test_without_a_forced_answer_there_is_no_reader() -> None:
+    budget = replace(WIDE, forced_answer=False)
+    played, engine = await play("ircot", ["One.", ANSWER], budget, finds({WHO.text: [DUNE]}))
+    assert (played.stop, played.answer, played.searches) == (StopReason.OUT_OF_TURNS, None, 2)
+    assert len(engine.requests) == 1
+    early, _ = await play("ircot", [ANSWER], budget)
+    assert early.answer == "Frank Herbert"
+
+
 async def test_its_instructions_stand_in_the_prompt_and_more_documents_have_more_room() -> None:
     dialogue = build_protocol("tags", BYTES)
     budget = replace(SHORT, context_tokens=9000, observation_tokens=60)
@@ -124,6 +133,9 @@ async def test_a_row_keeps_what_was_said_beside_the_dialogue() -> None:
         ("<think> He lives in\n3.5 rooms! Yes</think>", "He lives in 3.5 rooms!"),
         ("no end", "no end"),
         ("<think></think>", ""),
+        ("J. R. R. Tolkien wrote it. He", "J. R. R. Tolkien wrote it."),
+        ("Dr. Watson met Mr. Holmes in the U.S. capital. Then", "Dr. Watson met Mr. Holmes in the U.S. capital."),
+        ("It has 3. Yes", "It has 3."),
     ],
 )
 def test_first_sentences(text: str, sentence: str) -> None:

@@ -6,6 +6,7 @@ from dialogue import ANSWER, BYTES, DUNE, PROMPT, SEARCH, SHORT, WHO, NoSearchEn
 
 from searchr1.agents.search_o1 import NOTHING, READ, SearchO1
 from searchr1.engines.scripted import ScriptedEngine
+from searchr1.engines.text_tokens import TextTokenizer
 from searchr1.protocols import build_protocol
 from searchr1.seeds import derive_seed
 from searchr1.types import Answer, Search, SearchOutcome, StopReason, Trajectory, Turn
@@ -75,3 +76,12 @@ async def test_the_instruction_to_read() -> None:
     agent = SearchO1(build_protocol("tags", BYTES), BYTES, replace(SHORT, context_tokens=9000, observation_tokens=200))
     await agent.run(WHO, engine=engine, retriever=finds(), seed=0)
     assert BYTES.decode(engine.requests[1].token_ids).startswith(f"{READ}\nQuestion: Who wrote Dune?\nReasoning:")
+
+
+async def test_the_end_of_an_earlier_turn_is_no_part_of_the_reasoning() -> None:
+    tokenizer = TextTokenizer()
+    engine = ScriptedEngine(["hm", SEARCH, EXTRACT, ANSWER], tokenizer)
+    agent = SearchO1(build_protocol("tags", tokenizer, prompt_template="short"), tokenizer, WIDE)
+    await agent.run(WHO, engine=engine, retriever=finds(), seed=0)
+    assert tokenizer.decode(engine.requests[1].token_ids).count("<|end|>") == 1  # in the dialogue it stays
+    assert "Reasoning: hm one step Dune\n" in tokenizer.decode(engine.requests[2].token_ids)

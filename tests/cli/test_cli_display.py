@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from searchr1 import console
 from searchr1.commands.paint import paint, telling_pair
 from searchr1.commands.tables import before_after
 from searchr1.console import visible
@@ -111,3 +113,24 @@ def test_lines_where_there_is_no_terminal(capsys: Any) -> None:
     assert lines[1].split() == ["step", "reward", "exact", "match", "searches", "entropy", "seconds", "left"]
     assert lines[2].split()[:6] == ["1/4", "0.500", "25.0%", "1.50", "-", "2.0"]
     assert lines[3] == "paused until the search engine answers: status 503"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_was_done_before_says_nothing_of_the_rate(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    into, clock = io.StringIO(), [0.0]
+    shown = Console(file=into, force_terminal=terminal, width=200, _environ={"TERM": "xterm"})
+    monkeypatch.setattr(console, "stderr", lambda: shown)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with console.progress("GRPO", "answers", already=30_000) as advance:
+        clock[0] = 20.0
+        advance(30_010, 30_110)
+    assert " 0.5/s" in into.getvalue().replace("(", " ")
+
+
+def test_the_title_of_a_progress_bar_is_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    into = io.StringIO()
+    terminal = Console(file=into, force_terminal=True, width=100)
+    monkeypatch.setattr(console, "stderr", lambda: terminal)
+    with console.progress("GRPO [/red] [bold]2", "questions") as advance:
+        advance(1, 2)
+    assert "GRPO [/red] [bold]2" in into.getvalue()

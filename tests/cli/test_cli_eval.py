@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from searchr1.commands import evaluating
+from searchr1.evaluation import controls
 from searchr1.run import RunFolder
 
 SCRIPT: dict[str, str | list[str]] = {
@@ -267,3 +269,72 @@ def test_score(searchr1: Any, tmp_path: Path) -> None:
 def test_report(trained: tuple[Path, Result], searchr1: Any) -> None:
     result = searchr1("report", trained[0])
     assert (result.exit_code, result.stdout) == (0, f"{trained[0] / 'report.html'}\n")
+
+
+def test_one_id_for_two_questions_is_refused(searchr1: Any, script: Path, index: Path, tmp_path: Path) -> None:
+    """Two files of one name: without a "dataset" in them their questions would take each other's place."""
+    rows = {"a": ("Who wrote Dune?", "Frank Herbert"), "b": ("Who wrote Emma?", "Jane Austen")}
+    for name, (text, answer) in rows.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dev.jsonl").write_text(json.dumps({"id": 0, "question": text, "answers": [answer]}))
+    files = [tmp_path / "a" / "dev.jsonl", tmp_path / "b" / "dev.jsonl"]
+    refused = evaluate(searchr1, script, index, "--data", *files, "--out", tmp_path / "out")
+    assert (refused.exit_code, "dev '0' is two questions, 'Who wrote Dune?' and" in refused.stderr) == (2, True)
+    twice = evaluate(searchr1, script, index, "--data", files[0], files[0], "--out", tmp_path / "out", "--json")
+    assert "1 questions occur in several files and are asked once" in twice.stderr
+    assert json.loads(twice.stdout)["macro"]["n"] == 1
+
+
+def test_a_changed_prompt_file_is_another_evaluation(
+    searchr1: Any, script: Path, questions: Path, index: Path, tmp_path: Path
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("One. {question}")
+    more = ["--data", questions, "--set", f"protocol.prompt_template={words}", "--out", tmp_path / "out"]
+    assert evaluate(searchr1, script, index, *more).exit_code == 0
+    assert evaluate(searchr1, script, index, *more, "--resume").exit_code == 0
+    words.write_text("Two. {question}")
+    refused = evaluate(searchr1, script, index, *more, "--resume")
+    assert (refused.exit_code, "changed: wording (" in refused.stderr) == (2, True)
+
+
+def test_the_seed_decides_which_pages_are_shuffled(
+    searchr1: Any, script: Path, questions: Path, index: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seeds = []
+    original = controls.controlled
+
+    def controlled(*given: Any) -> Any:
+        seeds.append(given[-1])
+        return original(*given)
+
+    monkeypatch.setattr(controls, "controlled", controlled)
+    for seed in (3, 4):
+        more = ["--seed", seed, "--control", "shuffled", "--out", tmp_path / str(seed)]
+        assert evaluate(searchr1, script, index, "--data", questions, *more).exit_code == 0
+    assert seeds == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("given", "more"),
+    [
+        (["eval", "m"], ["--out", "runs/e", "--resume"]),
+        (["eval", "m", "--out=x"], ["--resume"]),
+        (["eval", "m", "--out", "x", "--resume"], []),
+    ],
+)
+def test_the_command_that_goes_on_names_the_folder(
+    given: list[str], more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["searchr1", *given])
+    assert evaluating._again(Path("runs/e")).split() == ["searchr1", *given, *more]
+
+
+def test_react_counts_what_is_shown_in_its_own_words(
+    searchr1: Any, script: Path, questions: Path, index: Path, tmp_path: Path
+) -> None:
+    script.write_text(json.dumps({"Dune?": ["Action: Search[Dune]\n", "Action: Finish[Frank Herbert]\n"]}))
+    more = ["--data", questions, "--limit", 1, "--agent", "react", "--set", "rollout.top_k=1"]
+    result = evaluate(searchr1, script, index, *more, "--out", tmp_path / "out", "--json")
+    shown = 'Observation: Doc 1(Title: "Dune") Dune is a novel by Frank Herbert.\nThought:'
+    assert json.loads(result.stdout)["macro"]["retrieved_tokens"] == len(shown)

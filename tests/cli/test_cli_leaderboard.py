@@ -150,3 +150,13 @@ def test_refusals(searchr1: Any, tmp_path: Path, folders: list[Path]) -> None:
         assert (result.exit_code, result.stdout) == (2, "")
         assert message in " ".join(result.stderr.split())
         assert result.stderr.count("\n") == 1
+
+
+def test_a_name_in_brackets_is_no_argument_of_latex(searchr1: Any, tmp_path: Path) -> None:
+    """``\\\\`` takes a star and a bracket after it, also on the next line, for its own."""
+    scores = {"nq": [1.0, 0.0, 1.0]}
+    made = [write(tmp_path / str(n), scores, settings(name)) for n, name in enumerate(("A", "[ours]", "*B"))]
+    latex = searchr1("leaderboard", *made, "--format", "latex").stdout
+    assert "\\\\\n{}[ours] & " in latex
+    assert "\\\\\n{}*B & " in latex
+    assert "\\midrule\nA & " in latex

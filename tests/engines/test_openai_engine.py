@@ -74,7 +74,8 @@ async def test_a_completion_request_is_one_text_without_ends_of_turns() -> None:
             done = await asked.generate(context, Sampling(5, 0.0), session=session)
             await asked.generate([*context, *done.token_ids, *context], Sampling(5, 0.0), session=session)
         assert fake.requests[1] == {
-            "model": MODEL, "prompt": "Q: Who?\nParisQ: Who?\n", "max_tokens": 5, "temperature": 0.0, "seed": 0
+            "model": MODEL, "prompt": "Q: Who?\nParisQ: Who?\n", "max_tokens": 5, "temperature": 0.0, "top_p": 1.0,
+            "seed": 0,
         }  # fmt: skip
 
 

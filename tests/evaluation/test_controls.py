@@ -1,8 +1,11 @@
 """Searches that find nothing, and searches that find what belongs to another question."""
 
+from collections.abc import Sequence
+
 from evaluation_parts import question
 
 from searchr1.evaluation.controls import EmptyRetriever, ShuffledRetriever, controlled
+from searchr1.ports import RetrieverInfo
 from searchr1.retrieval.counting import ASKED, per_question
 from searchr1.retrieval.dictionary import DictionaryRetriever
 from searchr1.types import Passage
@@ -45,3 +48,23 @@ async def test_shuffled_finds_what_another_question_of_the_set_finds() -> None:
 async def test_none_changes_nothing() -> None:
     assert controlled(INNER, "none", QUESTIONS, 0) is INNER
     assert isinstance(controlled(INNER, "shuffled", QUESTIONS, 0), ShuffledRetriever)
+
+
+class Knowing:
+    """Finds what belongs to the question that is being answered, whatever the query: an oracle."""
+
+    per_question = True
+
+    async def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        asked = ASKED.get()
+        assert asked is not None
+        return [[Passage(asked.id, asked.id, "x")] for _ in queries]
+
+    async def info(self) -> RetrieverInfo:
+        return RetrieverInfo("oracle", 1, "")
+
+
+async def test_shuffled_finds_what_an_oracle_finds_for_the_other_question() -> None:
+    pages = await found(ShuffledRetriever(Knowing(), QUESTIONS, 0))
+    assert pages == await found(ShuffledRetriever(INNER, QUESTIONS, 0))
+    assert all(page != [name] for name, page in pages.items())

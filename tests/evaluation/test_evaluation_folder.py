@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from searchr1.errors import UserError
+from searchr1.evaluation import folder as folders
 from searchr1.evaluation.folder import FORMAT, EvaluationFolder, merge, read_predictions, read_summary
 from searchr1.evaluation.summary import summarize
 from searchr1.types import StopReason
@@ -189,3 +190,61 @@ def test_failures_alone_have_a_summary(tmp_path: Path) -> None:
     summary = written(tmp_path / "out", rows)
     assert "seconds_per_right_answer" not in summary["usage"]
     assert summary["macro"]["engine_errors"] == 1
+
+
+def test_parts_of_two_splits_are_not_joined(tmp_path: Path) -> None:
+    """Halves and a third: the third's questions are in the halves, too."""
+    rows = rows_of(mixed())
+    for k, n in ((1, 2), (2, 2), (2, 3)):
+        written(tmp_path / f"{k}-{n}", rows[k - 1 :: n], {**SETTINGS, "part": [k, n]})
+    with pytest.raises(UserError, match=r"2-3: is part 2/3, but .*1-2 is one of 2"):
+        merge([tmp_path / "1-2", tmp_path / "2-2", tmp_path / "2-3"], tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_nothing_is_made_of_parts_that_cannot_be_read(tmp_path: Path) -> None:
+    rows = rows_of(mixed())
+    for k in (1, 2):
+        written(tmp_path / str(k), rows[k - 1 :: 2], {**SETTINGS, "part": [k, 2]})
+    (tmp_path / "2" / "predictions.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="'id' is missing"):
+        merge([tmp_path / "1", tmp_path / "2"], tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_who_comes_second_to_an_empty_folder_does_not_begin_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process began, and even ended, between the look at the folder and the lock."""
+    out, lock = tmp_path / "out", folders.locked
+
+    def late(path: Path) -> Any:
+        monkeypatch.setattr(folders, "locked", lock)
+        written(path, rows_of(mixed()))
+        return lock(path)
+
+    monkeypatch.setattr(folders, "locked", late)
+    with pytest.raises(UserError, match="holds an evaluation already"):
+        EvaluationFolder.begin(out, SETTINGS)
+    assert len(read_predictions(out)) == 6
+    with EvaluationFolder.resume(out, SETTINGS) as folder:  # the lock was let go
+        assert len(folder.rows) == 4
+
+
+def test_a_kill_right_after_the_lock_leaves_a_folder_that_can_be_begun(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    assert written(tmp_path, rows_of(mixed()))["macro"]["n"] == 4
+
+
+def test_a_price_is_no_reason_to_begin_anew(tmp_path: Path) -> None:
+    rows = [row | {"prompt_tokens": 10, "policy_tokens": 1} for row in rows_of(mixed()) if not row["failed"]]
+    written(tmp_path / "out", rows, {**SETTINGS, "price": None})
+    with EvaluationFolder.resume(tmp_path / "out", {**SETTINGS, "price": [1e6, 0.0]}) as folder:
+        assert folder.finish()["usage"]["cost"] == 0.5 + 40.0
+
+
+def test_a_line_that_is_no_object(tmp_path: Path) -> None:
+    written(tmp_path / "out", rows_of(mixed()))
+    (tmp_path / "out" / "predictions.jsonl").write_text("[]\n")
+    with pytest.raises(UserError, match=r"predictions\.jsonl:1: expected one JSON object a line: got list"):
+        EvaluationFolder.resume(tmp_path / "out", SETTINGS)

@@ -10,7 +10,7 @@ from evaluation_parts import question, rows_of, trajectory
 
 from searchr1.errors import EngineError, UserError
 from searchr1.evaluation.folder import EvaluationFolder
-from searchr1.evaluation.judge import PROMPT, judge, verdict
+from searchr1.evaluation.judge import IN_A_ROW, PROMPT, judge, verdict
 
 
 @dataclass
@@ -102,6 +102,19 @@ async def test_a_server_that_refuses_ends_it_and_what_was_judged_is_kept(folder:
     assert not (folder / "judge.json").exists()
 
 
+async def test_it_gives_up_when_the_judge_is_down(tmp_path: Path) -> None:
+    rows = rows_of([trajectory(question(str(n)), "dog" if n == 3 else "lost") for n in range(2 * IN_A_ROW)])
+    with EvaluationFolder.begin(tmp_path / "out", {"name": "demo"}) as made:
+        for row in rows:
+            made.append(row)
+        made.finish()
+    rules = Rules(RULES)
+    with pytest.raises(EngineError, match=f"^{IN_A_ROW} requests in a row failed: down; the same command goes on"):
+        await judge(tmp_path / "out", rules, concurrency=1)
+    assert len(rules.asked) == 4 + IN_A_ROW
+    assert (await judge(tmp_path / "out", Rules({"lost": "correct"})))["datasets"]["demo"]["n"] == 2 * IN_A_ROW
+
+
 async def test_folders_that_cannot_be_judged(folder: Path) -> None:
     with pytest.raises(UserError, match="expected an evaluation folder"):
         await judge(folder / "nowhere", Rules({}))
@@ -110,9 +123,31 @@ async def test_folders_that_cannot_be_judged(folder: Path) -> None:
         await judge(folder, Rules(RULES))
 
 
+async def test_a_folder_is_judged_by_one_at_a_time_and_not_while_it_is_written(folder: Path) -> None:
+    with EvaluationFolder.resume(folder, {"name": "demo"}) as writing:
+        writing.finish()
+        with pytest.raises(UserError, match="another process is writing it"):
+            await judge(folder, Rules(RULES))
+    assert not (folder / "judgements.jsonl").exists()
+    assert (await judge(folder, Rules(RULES)))["datasets"]["demo"]["n"] == 4
+
+
 @pytest.mark.parametrize(
     ("reply", "expected"),
-    [("correct", True), ("INCORRECT!", False), ("not correct, incorrect", None), ("", None), ("incorrectly", None)],
+    [
+        ("correct", True),
+        ("INCORRECT!", False),
+        ("not correct, incorrect", None),
+        ("", None),
+        ("incorrectly", None),
+        ("not correct", None),
+        ("It is not entirely correct.", None),
+        ("That isn't correct.", None),
+        ("not incorrect", None),
+        ("correct? no. </think> incorrect", False),
+        ("<think> is it correct", None),
+        ("The answer is correct, not a guess.", True),
+    ],
 )
 def test_what_a_reply_says(reply: str, expected: bool | None) -> None:
     assert verdict(reply) is expected

@@ -98,3 +98,44 @@ async def test_what_was_used_is_counted_from_this_sitting_on(tmp_path: Path) -> 
     summary, _ = await run(session(TableAgent(), engine=CountingEngine()), tmp_path / "out")
     assert summary["usage"]["engine"] == {"tokens": 1.0}
     assert summary["usage"]["seconds"] >= 0
+
+
+async def test_the_order_is_made_once_and_not_for_every_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as long as the evaluation: made for each of 51,713 questions, it would take longer than many answers."""
+    made = []
+    original = Session.order.fget
+    assert original is not None
+
+    def order(self: Session) -> Any:
+        made.append(self)
+        return original(self)
+
+    monkeypatch.setattr(Session, "order", property(order))
+    sitting = session(TableAgent())
+    with EvaluationFolder.begin(tmp_path / "out", {"name": "demo"}) as folder:
+        await play(sitting, folder, lambda done, total: None)
+    assert len(made) == 1
+
+
+async def test_questions_that_always_fail_do_not_keep_an_evaluation_from_its_end(tmp_path: Path) -> None:
+    """More of them than give up an evaluation: asked again they fail in a row, though everything is served."""
+    many = [question(f"q{n}") for n in range(3 * IN_A_ROW)]
+    hopeless = {q.id: StopReason.ENGINE_ERROR for q in many[::2]}
+    first, _ = await run(session(TableAgent(hopeless), questions=many, concurrency=1), tmp_path / "out")
+    again = TableAgent(hopeless)
+    second, _ = await run(session(again, questions=many, concurrency=1), tmp_path / "out", resume=True)
+    assert len(again.asked) == len(hopeless) > IN_A_ROW
+    assert second["datasets"] == first["datasets"]
+    assert second["macro"]["engine_errors"] == len(hopeless)
+
+
+async def test_a_second_sitting_still_gives_up_over_questions_that_were_never_asked(tmp_path: Path) -> None:
+    many = [question(f"q{n}") for n in range(3 * IN_A_ROW)]
+    down = {q.id: StopReason.ENGINE_ERROR for q in many}
+    for asked in (IN_A_ROW, 2 * IN_A_ROW):
+        agent = TableAgent(down)
+        with pytest.raises(EngineError, match=f"^{IN_A_ROW} questions in a row failed"):
+            await run(session(agent, questions=many, concurrency=1), tmp_path / "out", resume=asked > IN_A_ROW)
+        assert len(agent.asked) == asked

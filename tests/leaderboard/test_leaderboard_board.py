@@ -201,3 +201,11 @@ def test_dots_stand_where_their_values_are(tmp_path: Path) -> None:
     assert (first.short, plot.top, plot.title) == ("a" * 13 + "…" + "a" * 10, "80%", "NQ")
     assert Label(0, 0, "start", 10).touches(Label(5, 5, "end", 10))
     assert not Label(0, 0, "start", 10).touches(Label(5, 20, "start", 10))
+
+
+def test_a_data_set_may_not_take_the_place_of_the_average(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a data set is called 'average'"):
+        board(tmp_path / "two", (settings("a"), {"nq": right(1, 3), AVERAGE: right(3, 3)}))
+    [line] = board(tmp_path / "one", (settings("a"), {AVERAGE: right(3, 3)})).lines
+    assert line.overall is not None
+    assert line.overall.value == 1.0

@@ -40,7 +40,10 @@ READ = (
     "You answer questions from documents and from thoughts about them. Write only the answer itself, without "
     "explanations, between <answer> and </answer>, for example <answer> Beijing </answer>."
 )
-_SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|$)")
+_SENTENCE = re.compile(
+    r".+?(?:(?<!\b[A-Z])(?<!\b[DMJS]r)(?<!\bM[st])(?<!\bSt)(?<!\bMrs)(?<!\bvs)(?<!\bNo)[.!?](?=\s|$)|$)"
+)
+"""Up to the first full stop that is not that of an initial or of a title: J. R. R. Tolkien, Dr. No."""
 
 
 @dataclass
@@ -57,6 +60,8 @@ class _Notes:
 @dataclass(frozen=True)
 class IRCoT:
     """At most ``max_searches`` searches, the first for the question itself; ``observation_tokens`` of passages each.
+
+    The reader is the forced answer: with ``forced_answer = false`` the last search ends it.
 
     Every step has a context of its own, made anew from all that was found: those of the thoughts are `Turn.asides`,
     and the dialogue is the one that ended with the answer. A turn carries the passages that were found before it was
@@ -91,6 +96,9 @@ class IRCoT:
             notes.add(passages)
             found = Turn(Invalid("nothing said"), tuple(passages), outcome, search_seconds=seconds)
             if search == self.budget.max_searches:
+                if not self.budget.forced_answer:
+                    transcript.turns.append(found)
+                    return StopReason.OUT_OF_TURNS
                 return await self._say(table, transcript, notes, READ, found)
             stop = await self._say(table, transcript, notes, REASON, found)
             if stop is not StopReason.NO_ACTION:
@@ -141,6 +149,8 @@ def first_sentence(text: str) -> str:
 
     >>> first_sentence("<think> Dune is by Herbert. He was born in</think>")
     'Dune is by Herbert.'
+    >>> first_sentence("It is by J. R. R. Tolkien. He")
+    'It is by J. R. R. Tolkien.'
     """
     found = _SENTENCE.match(plain(text))
     return found[0] if found else ""

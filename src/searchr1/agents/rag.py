@@ -8,15 +8,16 @@ from searchr1.agents.budget import Budget
 from searchr1.agents.transcript import Table, Transcript
 from searchr1.errors import EngineError, SearchUnavailable
 from searchr1.ports import Dialogue, Engine, Retriever, Tokenizer
-from searchr1.types import Answer, Invalid, Question, Search, SearchOutcome, StopReason, Trajectory, Turn
+from searchr1.types import Answer, Invalid, Passage, Question, Search, SearchOutcome, StopReason, Trajectory, Turn
 
 
 @dataclass(frozen=True)
 class Rag:
     """Shows the passages found for the raw question in the prompt; the policy has one turn to answer.
 
-    That one turn carries the search and its passages. The dialogue offers no search engine, so a search in it is an
-    invalid action. Raises ``UserError`` for a budget that cannot hold an observation.
+    That one turn carries the search and its passages; with ``budget.max_searches = 0`` there is no search. The dialogue
+    offers no search engine, so a search in it is an invalid action. Raises ``UserError`` for a budget that cannot hold
+    an observation.
     """
 
     protocol: Dialogue
@@ -37,8 +38,11 @@ class Rag:
 
     async def _play(self, table: Table, transcript: Transcript) -> StopReason:
         text, room = transcript.question.text, self.budget.observation_tokens
+        passages: list[Passage] = []
+        outcome, search_seconds = SearchOutcome.NONE, 0.0
         try:
-            passages, outcome, search_seconds = await table.search(text)
+            if self.budget.max_searches:
+                passages, outcome, search_seconds = await table.search(text)
         except SearchUnavailable:
             transcript.turns.append(Turn(Search(text), search=SearchOutcome.FAILED))
             return StopReason.SEARCH_UNAVAILABLE

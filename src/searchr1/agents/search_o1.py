@@ -55,7 +55,9 @@ class SearchO1(SearchR1):
         return [Passage("extract", query, extract or NOTHING)], read
 
     def _prompt(self, transcript: Transcript, query: str, passages: Sequence[Passage]) -> list[int] | None:
-        said = [segment.token_ids for segment in transcript.segments if segment.source is Source.POLICY]
+        ends = self.tokenizer.eos_ids
+        spoken = [segment.token_ids for segment in transcript.segments if segment.source is Source.POLICY]
+        said = [[token for token in ids if token not in ends] for ids in spoken]
         for turns in (said, said[-1:]):
             reasoning = " ".join(plain(self.tokenizer.decode(ids)) for ids in turns)
             asked = f"{transcript.question.text.strip()}\nReasoning: {reasoning}\nSearch query: {query}"

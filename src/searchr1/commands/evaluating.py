@@ -157,16 +157,16 @@ def _evaluate(asked: _Asked, path: Path, resume: bool) -> dict[str, Any]:
         settings_of,
     )
     from searchr1.commands.targets import find_target
-    from searchr1.evaluation.folder import EvaluationFolder
+    from searchr1.evaluation.folder import EvaluationFolder, refuse_occupied
 
     part = read_part(asked.part)
     found = find_target(asked.model, asked.changes, asked.checkpoint)
     if not resume:
-        _refuse_occupied(path)
+        refuse_occupied(path)
     everything = distinct(read_data(found, asked.files, asked.limit))
     questions = pick(everything, part)
-    search = search_engine(found, asked.retriever, asked.control, everything)
     seed = found.recipe.seed if asked.seed is None else asked.seed
+    search = search_engine(found, asked.retriever, asked.control, everything, seed)
     greedy = asked.decoding is Decoding.GREEDY
     session = open_session(found, questions, search, greedy=greedy, samples=asked.samples, seed=seed)
     agent = found.recipe.rollout.agent
@@ -185,21 +185,23 @@ def _evaluate(asked: _Asked, path: Path, resume: bool) -> dict[str, Any]:
 def _play(session: Session, folder: EvaluationFolder, title: str) -> dict[str, Any]:
     from searchr1.evaluation.play import play
 
-    again = "the same command with --resume goes on"
+    again = f"the same command with --resume goes on: {_again(folder.path)}"
     try:
-        with progress(title, "questions") as advance:
+        with progress(title, "answers", already=len(folder.rows)) as advance:
             asyncio.run(play(session, folder, advance))
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"interrupted after {len(folder.rows):,} answers; {again}: {_again()}") from stop
+        raise KeyboardInterrupt(f"interrupted after {len(folder.rows):,} answers; {again}") from stop
     except SearchR1Error:
-        say(f"{len(folder.rows):,} answers are kept; {again}: {_again()}")
+        say(f"{sum(not row['failed'] for row in folder.rows):,} answers are kept; {again}")
         raise
     return folder.finish(session.order)
 
 
-def _again() -> str:
+def _again(folder: Path) -> str:
     given = sys.argv[1:]
-    return shlex.join(["searchr1", *given, *([] if "--resume" in given else ["--resume"])])
+    named = any(part == "--out" or part.startswith("--out=") for part in given)
+    more = [*([] if named else ["--out", str(folder)]), *([] if "--resume" in given else ["--resume"])]
+    return shlex.join(["searchr1", *given, *more])
 
 
 def _tell(summary: dict[str, Any], folder: Path) -> None:
@@ -212,10 +214,3 @@ def _tell(summary: dict[str, Any], folder: Path) -> None:
             "yellow",
         )
     say(f"written: {folder}/summary.json and predictions.jsonl")
-
-
-def _refuse_occupied(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        held = (folder / "summary.json").is_file() or (folder / "evaluation.json").is_file()
-        what = "an evaluation already: --resume goes on with it, or" if held else "something else already;"
-        raise UserError(f"{folder}: expected a new or empty folder, it holds {what} choose another --out")

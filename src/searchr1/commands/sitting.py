@@ -16,6 +16,7 @@ from searchr1.errors import UserError
 
 if TYPE_CHECKING:
     from searchr1.commands.targets import Target
+    from searchr1.config import Recipe
     from searchr1.evaluation.play import Session
     from searchr1.ports import Retriever as RetrieverPort
     from searchr1.types import Question
@@ -60,8 +61,19 @@ def read_price(text: str | None) -> list[float] | None:
 
 
 def distinct(questions: Sequence[Question]) -> list[Question]:
-    """The questions without those that another file has, too: each is asked once."""
-    once = list({(question.dataset, question.id): question for question in questions}.values())
+    """The questions without those that another file has, too: each is asked once.
+
+    Raises ``UserError`` where one id stands for two questions: one of them would never be asked.
+    """
+    found: dict[tuple[str, str], Question] = {}
+    for question in questions:
+        other = found.setdefault((question.dataset, question.id), question)
+        if (other.text, other.answers) != (question.text, question.answers):
+            raise UserError(
+                f"--data: {question.dataset} {question.id!r} is two questions, {other.text!r} and {question.text!r}, "
+                'or has two sets of answers; give the rows of one file another "dataset"'
+            )
+    once = list(found.values())
     if len(once) < len(questions):
         say(f"{len(questions) - len(once):,} questions occur in several files and are asked once", "yellow")
     return once
@@ -89,7 +101,9 @@ def read_data(target: Target, data: list[str], limit: int | None) -> list[Questi
     return load_questions([str(target.atlas() / "test.jsonl") if name == ATLAS else name for name in data], limit)
 
 
-def search_engine(target: Target, spec: str | None, control: str, questions: Sequence[Question]) -> RetrieverPort:
+def search_engine(
+    target: Target, spec: str | None, control: str, questions: Sequence[Question], seed: int
+) -> RetrieverPort:
     """What is searched; nothing for an agent that never does, unless one is named. Raises ``UserError``."""
     from searchr1.evaluation.controls import controlled
 
@@ -97,7 +111,7 @@ def search_engine(target: Target, spec: str | None, control: str, questions: Seq
         from searchr1.retrieval.dictionary import DictionaryRetriever
 
         return DictionaryRetriever({})  # never asked
-    return controlled(target.retriever(spec), control, questions, target.recipe.seed)
+    return controlled(target.retriever(spec), control, questions, seed)
 
 
 def open_session(
@@ -105,6 +119,7 @@ def open_session(
 ) -> Session:
     """The model, loaded, and all that it is played with. Raises ``UserError``."""
     from searchr1.agents import build_agent
+    from searchr1.agents.react import React
     from searchr1.assemble import build_player
     from searchr1.assemble import greedy as greedily
     from searchr1.evaluation.play import Session
@@ -113,16 +128,18 @@ def open_session(
     recipe = target.recipe
     player = build_player(recipe, target.model, questions)
     budget: Any = greedily(recipe.rollout) if greedy else recipe.rollout
+    agent = build_agent(recipe.rollout.agent, player.protocol, player.tokenizer, budget)
+    dialogue = agent.dialogue if isinstance(agent, React) else player.protocol
     return Session(
         questions,
-        build_agent(recipe.rollout.agent, player.protocol, player.tokenizer, budget),
+        agent,
         player.engine,
         search,
         # as in training, so that a run's own evaluation comes out again
         seed=derive_seed(seed, "evaluation"),
         samples=samples,
         concurrency=recipe.engine.slots,
-        shown=lambda passages: len(player.protocol.observe(passages, budget.observation_tokens).token_ids),
+        shown=lambda passages: len(dialogue.observe(passages, budget.observation_tokens).token_ids),
     )
 
 
@@ -149,8 +166,28 @@ def settings_of(
         **rollout,
         "protocol": resolved["protocol"],
         "engine": recipe.engine.name,
+        **_words_and_server(recipe),
         "questions": {"n": len(lines), "hash": hashlib.sha256("\n".join(lines).encode()).hexdigest()},
     }
+
+
+def _words_and_server(recipe: Recipe) -> dict[str, Any]:
+    """What else decides the answers, where it is there: the prompts of the user's own files, how a server is asked.
+
+    Not the server's address: the parts of one evaluation may ask one each.
+    """
+    from searchr1.protocols.tags import PROMPTS
+    from searchr1.protocols.wording import load_wording
+
+    settings: dict[str, Any] = {}
+    template = recipe.protocol.prompt_template
+    if template not in PROMPTS:
+        words = json.dumps(load_wording(template, {}))
+        settings["wording"] = hashlib.sha256(words.encode()).hexdigest()
+    if recipe.engine.name == "openai":
+        engine = recipe.engine
+        settings["server"] = {"api": engine.api, "tokenizer": engine.tokenizer, "omit": sorted(engine.omit)}
+    return settings
 
 
 def weights_hash(model: str) -> str:

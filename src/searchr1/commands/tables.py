@@ -40,7 +40,7 @@ def table(title: str, *columns: str, caption: str = "") -> Table:
 
 def evaluation_table(summary: Mapping[str, Any], title: str) -> Table:
     """One line a dataset and, where there are several, their unweighted mean."""
-    made = table(title, "dataset", "questions", "exact match [95%]", "cover match", "F1", "searches", "failed")
+    made = table(visible(title), "dataset", "questions", "exact match [95%]", "cover match", "F1", "searches", "failed")
 
     def add(name: str, figures: Mapping[str, Any], style: str = "") -> None:
         cells = (percent(figures["cover_match"]), percent(figures["f1"]), decimal(figures["searches"]))

@@ -118,10 +118,9 @@ class OpenAIEngine:
         return await self.server.complete(prompt, **self._fields(sampling, sampling.stop))
 
     def _fields(self, sampling: Sampling, stops: Sequence[str]) -> dict[str, Any]:
-        """The request's fields about sampling; defaults of the API are left to it."""
-        fields: dict[str, Any] = {"temperature": sampling.temperature, "seed": sampling.seed % SEEDS}
-        if sampling.top_p < 1:
-            fields["top_p"] = sampling.top_p
+        """The request's fields about sampling; all of them, as servers' defaults may be those of the model's files."""
+        fields: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        fields["seed"] = sampling.seed % SEEDS
         if stops:
             fields["stop"] = list(stops[:MOST_STOPS])
         kept = {name: value for name, value in fields.items() if name not in self._omit}

@@ -33,7 +33,8 @@ class ShuffledRetriever:
     """Finds what ``inner`` finds for the text of another question of the same data set.
 
     Which one follows from the seed and the question that is answered (`ASKED`), and every search of a trajectory finds
-    the same. A data set of one question has no other, so nothing is found.
+    the same. An ``inner`` that is itself per question is told that the other one is answered. A data set of one
+    question has no other, so nothing is found.
     """
 
     per_question = True
@@ -47,7 +48,11 @@ class ShuffledRetriever:
         other = self._others.get((asked.dataset, asked.id)) if asked else None
         if other is None:
             return [[] for _ in queries]
-        [found] = await self._inner.search([other], k)
+        before = ASKED.set(other)
+        try:
+            [found] = await self._inner.search([other.text], k)
+        finally:
+            ASKED.reset(before)
         return [list(found) for _ in queries]
 
     async def info(self) -> RetrieverInfo:
@@ -64,13 +69,13 @@ def controlled(inner: Retriever, control: str, questions: Sequence[Question], se
     return ShuffledRetriever(inner, questions, seed) if control == "shuffled" else inner
 
 
-def _others(questions: Sequence[Question], seed: int) -> dict[tuple[str, str], str]:
-    """For every question the text of the next one, in an order drawn by lot within its data set."""
-    others: dict[tuple[str, str], str] = {}
+def _others(questions: Sequence[Question], seed: int) -> dict[tuple[str, str], Question]:
+    """For every question the next one, in an order drawn by lot within its data set."""
+    others: dict[tuple[str, str], Question] = {}
     for dataset in dict.fromkeys(question.dataset for question in questions):
         mine = [question for question in questions if question.dataset == dataset]
         mine.sort(key=lambda question: derive_seed(seed, "shuffled", question.id))
         for place, question in enumerate(mine):
             if len(mine) > 1:
-                others[(dataset, question.id)] = mine[(place + 1) % len(mine)].text
+                others[(dataset, question.id)] = mine[(place + 1) % len(mine)]
     return others

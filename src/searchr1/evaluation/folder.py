@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -25,7 +25,7 @@ from searchr1.evaluation.summary import summarize
 
 FORMAT = {"format": "searchr1-evaluation", "version": 2}
 _READABLE = (1, 2)
-HEAD, PREDICTIONS, SUMMARY = "evaluation.json", "predictions.jsonl", "summary.json"
+HEAD, PREDICTIONS, SUMMARY, LOCK = "evaluation.json", "predictions.jsonl", "summary.json", ".lock"
 _CHARGED, _COUNTED = ("prompt_tokens", "completion_tokens"), ("prompt_tokens", "policy_tokens")
 Usage = dict[str, Any]
 """Totals of the whole evaluation: ``seconds`` of work, and what ``search`` and ``engine`` count."""
@@ -34,13 +34,21 @@ Usage = dict[str, Any]
 class EvaluationFolder:
     """``begin`` or ``resume`` it, ``append`` rows, ``finish`` it; one process at a time.
 
-    ``rows`` are those of questions that need not be asked again.
+    ``rows`` are those of questions that need not be asked again, ``failed_before`` the questions that must.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], lock: IO[bytes], rows: Sequence[Row]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        lock: IO[bytes],
+        rows: Sequence[Row],
+        failed_before: Iterable[Key] = (),
+    ) -> None:
         self.path = path
         self.settings = dict(settings)
         self.rows = list(rows)
+        self.failed_before = frozenset(failed_before)
         self._lock = lock
         self._stream = (path / PREDICTIONS).open("ab")
         self._before = _read_head(path).get("usage", {})
@@ -49,13 +57,15 @@ class EvaluationFolder:
     def begin(cls, path: str | Path, settings: Mapping[str, Any]) -> EvaluationFolder:
         """A new folder. Raises ``UserError`` where there is something already."""
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            if (path / HEAD).is_file() or (path / SUMMARY).is_file():
-                raise UserError(f"{path}: holds an evaluation already; --resume goes on with it, or use another --out")
-            raise UserError(f"{path}: expected a new or empty folder, it holds something else; choose another --out")
+        refuse_occupied(path)
         path.mkdir(parents=True, exist_ok=True)
-        lock = _locked(path)
-        _write_head(path, settings, {})
+        lock = locked(path)
+        try:
+            refuse_occupied(path)  # again: until it was locked, another process could begin and even end here
+            _write_head(path, settings, {})
+        except BaseException:  # whatever it was: the folder must not stay locked
+            lock.close()
+            raise
         return cls(path, settings, lock, [])
 
     @classmethod
@@ -67,16 +77,17 @@ class EvaluationFolder:
         path = Path(path)
         if not (path / HEAD).is_file():
             raise UserError(f"{path}: expected an evaluation that was begun before, found none; start without --resume")
-        lock = _locked(path)
+        lock = locked(path)
         try:
-            refuse_changes(path, _read_head(path)["settings"], settings, frozenset({"name"}))
-            rows = [row for row in _whole_rows(path) if not row["failed"]]
+            refuse_changes(path, _read_head(path)["settings"], settings, frozenset({"name", "price"}))
+            written = _whole_rows(path)
+            rows = [row for row in written if not row["failed"]]
             (path / SUMMARY).unlink(missing_ok=True)
             write_rows(path / PREDICTIONS, rows)
         except BaseException:  # whatever it was: the folder must not stay locked
             lock.close()
             raise
-        return cls(path, settings, lock, rows)
+        return cls(path, settings, lock, rows, (key_of(row) for row in written if row["failed"]))
 
     @property
     def done(self) -> set[Key]:
@@ -109,6 +120,16 @@ class EvaluationFolder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stream.close()
         self._lock.close()
+
+
+def refuse_occupied(path: Path) -> None:
+    """Raises ``UserError`` where a new evaluation cannot be begun: something is there already."""
+    if path.exists() and (not path.is_dir() or any(item.name != LOCK for item in path.iterdir())):
+        if (path / HEAD).is_file() or (path / SUMMARY).is_file():
+            raise UserError(f"{path}: holds an evaluation already; --resume goes on with it, or use another --out")
+        raise UserError(
+            f"{path}: expected a new or empty folder, it holds something else already; choose another --out"
+        )
 
 
 def read_predictions(folder: str | Path) -> list[Row]:
@@ -162,15 +183,20 @@ def merge(parts: Sequence[str | Path], out: str | Path) -> dict[str, Any]:
         except UserError as error:
             raise UserError(f"{path} and {first} are parts of different evaluations: {error}") from error
     of = heads[first]["part"][1]
+    for (k, n), path in numbers.items():
+        if n != of:
+            raise UserError(f"{path}: is part {k}/{n}, but {first} is one of {of}; expected the parts of one split")
     missing = [number for number in range(1, of + 1) if (number, of) not in numbers]
     if missing:
         raise UserError(f"expected {of} parts, got {len(parts)}; missing: {', '.join(f'{n}/{of}' for n in missing)}")
     usage: Usage = {}
+    rows: list[Row] = []
+    for _, path in sorted(numbers.items()):
+        rows += read_predictions(path)  # all of them, before anything is made of them
+        usage = add_usage(usage, _read_head(path).get("usage", {}))
     with EvaluationFolder.begin(out, {**heads[first], "part": None}) as folder:
-        for _, path in sorted(numbers.items()):
-            for row in read_predictions(path):
-                folder.append(row)
-            usage = add_usage(usage, _read_head(path).get("usage", {}))
+        for row in rows:
+            folder.append(row)
         folder.used(usage)
         return folder.finish()
 
@@ -216,7 +242,10 @@ def _whole_rows(path: Path) -> list[Row]:
     for number, line in enumerate(lines, start=1):
         place = f"{file}:{number}"
         try:
-            row = checked_row(json.loads(line), place)
+            found = json.loads(line)
+            if not isinstance(found, dict):
+                raise ValueError(f"got {type(found).__name__}")
+            row = checked_row(found, place)
         except ValueError as error:
             raise UserError(f"{place}: expected one JSON object a line: {error}; remove the line") from error
         rows[key_of(row)] = row
@@ -239,8 +268,9 @@ def _write_head(path: Path, settings: Mapping[str, Any], usage: Usage) -> None:
         stream.write(encode({**FORMAT, "settings": settings, "usage": usage}, indent=2) + b"\n")
 
 
-def _locked(path: Path) -> IO[bytes]:
-    lock = (path / ".lock").open("ab")
+def locked(path: Path) -> IO[bytes]:
+    """Nobody else writes the folder until this is closed. Raises ``UserError`` where somebody does."""
+    lock = (path / LOCK).open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

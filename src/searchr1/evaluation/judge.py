@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import IO, Any, Protocol
 from searchr1.data.jsonl import encode, replacing
 from searchr1.errors import EngineError, UserError
 from searchr1.evaluation.bootstrap import mean_interval
-from searchr1.evaluation.folder import read_predictions
+from searchr1.evaluation.folder import locked, read_predictions
 from searchr1.evaluation.rows import Key, Row, key_of
 
 FORMAT = {"format": "searchr1-judgements", "version": 1}
 JUDGEMENTS, JUDGE = "judgements.jsonl", "judge.json"
+IN_A_ROW = 32
+"""So many failures one after the other: the judge is down, or wants another request, and going on is no use."""
 PROMPT = """You check answers to questions. Below are a question, the accepted answers and the answer that was given. \
 The given answer is correct if it means the same as one of the accepted answers, whatever its wording; it is incorrect \
 if it means something else, says more than one thing of which only one is accepted, or does not answer.
@@ -35,7 +38,8 @@ Given answer: {prediction}
 
 Reply with one word: correct or incorrect."""
 _VERDICT = re.compile(r"\b(in)?correct\b", re.IGNORECASE)
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_DENIED = re.compile(r"(\bnot|\bnever|n['\u2019]t)\s+(\w+\s+)?(in)?correct\b", re.IGNORECASE)
+_THOUGHT = re.compile(r"^.*</think>|<think>.*$", re.DOTALL)
 
 
 class Said(Protocol):
@@ -65,17 +69,35 @@ async def judge(
     ``correct`` is the share of ``n`` answers with a verdict; a question without an answer is incorrect and not asked
     about. ``unclear`` replies name no verdict, or both; ``failed`` requests got none. ``both`` counts what judge and
     exact match call right, ``judge_only`` and ``match_only`` where they differ. What the same model was asked before
-    (in these words) is not asked again. Raises ``UserError`` for a folder that is no finished evaluation, and where
-    the server refuses the model.
+    (in these words) is not asked again. Raises ``EngineError`` after `IN_A_ROW` failures one after the other, and
+    ``UserError`` for a folder that is no finished evaluation or that another process is writing, and where the server
+    refuses the model.
     """
     folder = Path(folder)
     rows = [row for row in read_predictions(folder) if not row["failed"]]
-    known = _known(folder / JUDGEMENTS, server.model)
+    with locked(folder):
+        known = _known(folder / JUDGEMENTS, server.model)
+        await _ask_all(folder / JUDGEMENTS, rows, known, server, concurrency, progress)
+        result = {**FORMAT, "judge": server.model, "prompt": PROMPT, "datasets": _figures(rows, known)}
+        with replacing(folder / JUDGE) as out:
+            out.write(encode(result, indent=2) + b"\n")
+    return result
+
+
+async def _ask_all(
+    path: Path,
+    rows: Sequence[Row],
+    known: dict[Key, Row],
+    server: Judge,
+    concurrency: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Have judged what is not ``known``; every judgement goes to ``path`` and into ``known`` as it comes."""
     todo = [row for row in rows if key_of(row) not in known or _asked(row) != known[key_of(row)]["prompt"]]
-    done, pending = len(rows) - len(todo), iter(todo)
+    done, pending, failures = len(rows) - len(todo), iter(todo), 0
 
     async def work(stream: IO[bytes]) -> None:
-        nonlocal done
+        nonlocal done, failures
         for row in pending:  # shared: each worker takes the next answer
             known[key_of(row)] = judged = await _judged(row, server)
             stream.write(encode(judged) + b"\n")
@@ -83,8 +105,11 @@ async def judge(
             done += 1
             if progress is not None:
                 progress(done, len(rows))
+            failures = failures + 1 if judged["error"] is not None else 0
+            if failures == IN_A_ROW:
+                raise EngineError(f"{failures} requests in a row failed: {judged['error']}; the same command goes on")
 
-    with (folder / JUDGEMENTS).open("ab") as stream:
+    with path.open("ab") as stream:
         workers = [asyncio.create_task(work(stream)) for _ in range(min(concurrency, len(todo)))]
         try:
             await asyncio.gather(*workers)
@@ -92,20 +117,19 @@ async def judge(
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-    result = {**FORMAT, "judge": server.model, "prompt": PROMPT, "datasets": _figures(rows, known)}
-    with replacing(folder / JUDGE) as out:
-        out.write(encode(result, indent=2) + b"\n")
-    return result
 
 
 def verdict(reply: str) -> bool | None:
-    """What a reply says; None where it says nothing, or both. Thoughts do not count.
+    """What a reply says; None where it says nothing, both, or not in the words that were asked for ("not correct").
+
+    Thoughts do not count, also where only their end or only their beginning is marked.
 
     >>> verdict("Correct."), verdict("It is **incorrect**"), verdict("correct or incorrect?"), verdict("hm")
     (True, False, None, None)
     """
-    found = {match[1] is None for match in _VERDICT.finditer(_THOUGHT.sub("", reply))}
-    return found.pop() if len(found) == 1 else None
+    said = _THOUGHT.sub("", reply)
+    found = {match[1] is None for match in _VERDICT.finditer(said)}
+    return found.pop() if len(found) == 1 and not _DENIED.search(said) else None
 
 
 async def _judged(row: Row, server: Judge) -> Row:
@@ -133,9 +157,9 @@ def _known(path: Path, model: str) -> dict[Key, Row]:
     """Judgements of this model on disk, without requests that failed; a line that a kill tore is not one."""
     known: dict[Key, Row] = {}
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    whole = b"".join(line + b"\n" for line in lines)
-    if path.is_file() and len(whole) < path.stat().st_size:
-        path.write_bytes(whole)
+    whole = sum(len(line) + 1 for line in lines)
+    if path.is_file() and whole < path.stat().st_size:
+        os.truncate(path, whole)  # not written anew: a kill in the middle would lose what was judged
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)

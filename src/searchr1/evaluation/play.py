@@ -46,11 +46,12 @@ async def play(session: Session, folder: EvaluationFolder, progress: Callable[[i
     """Play what has no row yet; every row is on disk when its question is done. ``progress(done, total)`` tells.
 
     Raises ``SearchUnavailable`` or ``EngineError`` after `IN_A_ROW` failures one after the other; what was answered
-    until then is kept.
+    until then is kept. Questions that failed in an earlier sitting, too, are not counted there: those that no engine
+    can answer must not keep an evaluation from its end.
     """
     by_key = {(question.dataset, question.id): question for question in session.questions}
-    done = folder.done
-    todo = [key for key in session.order if key not in done]
+    done, order = folder.done, session.order
+    todo, total = [key for key in order if key not in done], len(order)
     jobs = []
     for dataset, identifier, sample in todo:
         question = by_key[(dataset, identifier)]
@@ -63,10 +64,13 @@ async def play(session: Session, folder: EvaluationFolder, progress: Callable[[i
         [scored] = score_trajectories([trajectory])
         folder.append(prediction_row(scored, sample=todo[index][2], shown=session.shown))
         notes.write(now=False)
-        progress(len(folder.rows), len(session.order))
-        failures = failures + 1 if trajectory.failed else 0
-        if failures == min(IN_A_ROW, len(session.order)):
-            raise _down(trajectory.stop, failures)
+        progress(len(folder.rows), total)
+        if not trajectory.failed:
+            failures = 0
+        elif todo[index] not in folder.failed_before:  # else it may be the question that cannot be answered
+            failures += 1
+            if failures == min(IN_A_ROW, total):
+                raise _down(trajectory.stop, failures)
 
     try:
         await play_each(
@@ -101,4 +105,4 @@ class _Notes:
 def _down(stop: StopReason, failures: int) -> SearchR1Error:
     what = "search engine" if stop is StopReason.SEARCH_UNAVAILABLE else "generation engine"
     kind = SearchUnavailable if stop is StopReason.SEARCH_UNAVAILABLE else EngineError
-    return kind(f"{failures} questions in a row failed ({stop}): the {what} does not serve; see what it says, then")
+    return kind(f"{failures} questions in a row failed ({stop}): the {what} does not serve; see to it, then --resume")

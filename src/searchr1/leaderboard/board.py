@@ -100,6 +100,8 @@ def build_board(entries: Sequence[Entry], metric: str = "exact_match") -> Board:
         raise UserError("leaderboard: expected at least one evaluation folder, got none")
     names = dict.fromkeys(name for entry in entries for seed in entry.seeds for name in seed.datasets)
     datasets = [*(name for name in PAPER if name in names), *(name for name in names if name not in PAPER)]
+    if AVERAGE in names and len(names) > 1:
+        raise UserError(f"leaderboard: a data set is called {AVERAGE!r}, as the column over all is; rename it")
     common = {name: _common(entries, name) for name in datasets}
     fields = [Field({name: _block(entry, keys) for name, keys in common.items()}, metric) for entry in entries]
     columns = {name: _column(fields, [name]) for name in datasets}

@@ -11,7 +11,7 @@ _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
         **{character: rf"\{character}" for character in "&%$#_{}"},
-        "\n": " ", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+        "\n": " ", "\r": " ", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
     }
 )  # fmt: skip
 _MARKDOWN = str.maketrans(
@@ -58,7 +58,8 @@ def latex(board: Board) -> str:
         return rf"{point} {{\scriptsize [{points(value.low)}, {points(value.high)}]}}"
 
     def row(cells: Sequence[str]) -> str:
-        return " & ".join(cells) + r" \\"
+        guard = "{}" if cells[0].startswith(("[", "*")) else ""  # else an argument of the row break before it
+        return guard + " & ".join(cells) + r" \\"
 
     columns = board.columns
     body = [row([tex(line.entry.name), *(cell(line.cells[column]) for column in columns)]) for line in board.lines]
