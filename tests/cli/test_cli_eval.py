@@ -84,7 +84,7 @@ def test_the_table_and_several_files(searchr1: Any, script: Path, questions: Pat
         out = tmp_path / f"out-{len(given)}"
         result = evaluate(searchr1, script, index, *given, "--out", out)
         assert result.exit_code == 0, result.stderr
-        assert "100.0% [" in result.stdout
+        assert "100.0 [" in result.stdout
         assert result.stdout.count("macro average") == 1
     limited = evaluate(searchr1, script, index, "--data", questions, "--limit", 1, "--out", tmp_path / "1", "--json")
     assert json.loads(limited.stdout)["macro"]["n"] == 1

@@ -40,12 +40,16 @@ def table(title: str, *columns: str, caption: str = "") -> Table:
 
 def evaluation_table(summary: Mapping[str, Any], title: str) -> Table:
     """One line a dataset and, where there are several, their unweighted mean."""
-    made = table(visible(title), "dataset", "questions", "exact match [95%]", "cover match", "F1", "searches", "failed")
+    sampled = any("majority" in figures for figures in summary["datasets"].values())
+    middle = ["majority", "pass@k"] if sampled else ["F1", "found"]
+    caption = "In %." if sampled else "In %. found: searched questions of which a passage held an accepted answer."
+    columns = ("n", "exact match [95%]", *middle, "searches", "failed")
+    made = table(visible(title), "dataset", *columns, caption=caption)
 
     def add(name: str, figures: Mapping[str, Any], style: str = "") -> None:
-        cells = (percent(figures["cover_match"]), percent(figures["f1"]), decimal(figures["searches"]))
-        questions = f"{figures['n']:,}"
-        made.add_row(visible(name), questions, interval(dict(figures)), *cells, str(figures["failed"]), style=style)
+        scores = _repeated(figures) if sampled else [_share(figures["f1"]), _share(figures["answer_retrieved"])]
+        costs = (decimal(figures["searches"]), str(figures["failed"]))
+        made.add_row(visible(name), f"{figures['n']:,}", _points(dict(figures)), *scores, *costs, style=style)
 
     for name, figures in summary["datasets"].items():
         add(name, figures)
@@ -53,6 +57,19 @@ def evaluation_table(summary: Mapping[str, Any], title: str) -> Table:
         made.add_section()
         add("macro average", summary["macro"], style="bold")
     return made
+
+
+def _repeated(figures: Mapping[str, Any]) -> list[str]:
+    """The vote of several samples, and whether the best of the most samples is right."""
+    if not figures.get("majority"):
+        return ["", ""]
+    vote, best = figures["majority"], figures["pass_at"]
+    most = max(best, key=int)
+    return [_share(vote["value"]), f"{_share(best[most]['value'])} ({most})"]
+
+
+def _share(value: float | None) -> str:
+    return percent(value).removesuffix("%")
 
 
 def before_after(rows: Sequence[Row], agent: str) -> Table:
