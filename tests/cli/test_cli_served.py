@@ -118,3 +118,32 @@ def test_training_is_refused(command: str, searchr1: Searchr1, tmp_path: Path) -
     assert done.exit_code == 2
     assert "'openai' gives text alone, without the token ids and log-probabilities that training needs" in done.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_answers_are_judged(
+    server: FakeServer, searchr1: Searchr1, index: Path, questions: Path, tmp_path: Path
+) -> None:
+    """All say Frank Herbert; the judge finds that right for Dune, where exact match does, and for its author's town."""
+    out = tmp_path / "out"
+    play = ("eval", MODEL, *SERVED, f"engine.url={server.url}", "--data", questions, "--retriever", index)
+    assert searchr1(*play, "--out", out).exit_code == 0
+
+    def judge(request: dict[str, Any]) -> Any:
+        right = "Dune" in request["messages"][-1]["content"]
+        return {"finish_reason": "stop", "message": {"content": "correct" if right else "incorrect"}}
+
+    server.answers = judge
+    asked = ("judge", out, "--model", MODEL, "--url", server.url)
+    done = searchr1(*asked, "--no-temperature", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert "temperature" not in server.requests[-1]
+    one, two = (json.loads(done.stdout)["datasets"][name] for name in ("one", "two"))
+    assert (one["n"], one["correct"], one["both"], one["judge_only"]) == (2, 0.5, 1, 0)
+    assert (two["n"], two["correct"], two["judge_only"], two["match_only"]) == (1, 1.0, 1, 0)
+    before = len(server.requests)
+    assert "Judged by" in searchr1(*asked).stdout
+    assert len(server.requests) == before  # judged before
+    wrong = searchr1("judge", out, "--model", "nobody", "--url", server.url)
+    assert (wrong.exit_code, "not 'nobody'" in wrong.stderr) == (2, True)
+    nowhere = searchr1("judge", out, "--model", MODEL, "--url", "nowhere")
+    assert (nowhere.exit_code, "--url: expected the base URL" in nowhere.stderr) == (2, True)

@@ -66,7 +66,7 @@ def test_another_setting_may_name_the_entries(tmp_path: Path) -> None:
     [
         ({"decoding": "sampled"}, "both are named 'A', but they differ in decoding (greedy and sampled); give"),
         ({"model": "runs/b"}, "they differ in model (runs/a and runs/b); give them different names"),
-        ({"retriever": None}, "they differ in retriever.spec (bm25 and None); retriever.kind (bm25 and None); "),
+        ({"retriever": None}, "they differ in retriever.kind (bm25 and None); "),
         ({"agent": "a", "top_k": 1, "decoding": "x", "control": "y", "samples": 2}, "decoding (greedy and x)"),
         ({}, "both are 'A' with the same model and seed; a seed counts once"),
     ],

@@ -72,17 +72,22 @@ def judge(
         str, typer.Option("--key-variable", help="The environment variable that holds the key.")
     ] = "OPENAI_API_KEY",
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests at one time.")] = 16,
+    temperature: Annotated[
+        bool, typer.Option("--temperature/--no-temperature", help="Ask for temperature 0; some models refuse it.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Have a language model judge the answers; prompts and replies are kept, what was judged is not asked again."""
     from searchr1.engines.chat_http import ChatServer
     from searchr1.evaluation import judge as judging
 
+    options = judging.GREEDY if temperature else {}
+
     async def ask() -> dict[str, Any]:
-        server = ChatServer(url, model, key_variable, concurrency=concurrency)
+        server = ChatServer(url, model, key_variable, concurrency=concurrency, setting="--url")
         await server.check()
         with progress(f"judging: {model}", "answers") as advance:
-            return await judging.judge(folder, server, concurrency=concurrency, progress=advance)
+            return await judging.judge(folder, server, concurrency=concurrency, options=options, progress=advance)
 
     result = asyncio.run(ask())
     if as_json:

@@ -147,12 +147,15 @@ def settings_of(
     target: Target, session: Session, questions: Sequence[Question], spec: str | None, seed: int
 ) -> dict[str, Any]:
     """What decides the answers, as plain JSON; ``questions`` are those of all parts."""
+    from searchr1.retrieval.spec import identity
+
     recipe = target.recipe
     used = None
     if recipe.rollout.agent not in CLOSED_BOOK:
         info = asyncio.run(session.retriever.info())
         named = spec or recipe.retriever
-        used = {"spec": named, "kind": info.kind, "corpus_hash": info.corpus_hash, "passages": info.passages}
+        found = {"kind": info.kind, "corpus_hash": info.corpus_hash, "passages": info.passages}
+        used = {"spec": named, "options": json.loads(identity(named)), **found}
     lines = sorted(json.dumps([q.dataset, q.id, q.text, list(q.answers)]) for q in questions)
     resolved = recipe.resolved()
     rollout = {key: resolved["rollout"][key] for key in _BUDGET}

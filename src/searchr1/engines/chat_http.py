@@ -48,7 +48,8 @@ class ChatServer:
     ``key_variable`` (none: no key is sent) and appears in no message. Each attempt may take ``timeout`` seconds; what
     may pass (no connection, a timeout, 429, 5xx) is tried ``retries`` more times, after a growing pause that is never
     shorter than what the server asks for. At most ``concurrency`` requests are under way at once. Its connections are
-    closed when the event loop ends: keep it until then. Raises ``UserError`` for a URL or key that cannot be used.
+    closed when the event loop ends: keep it until then. Messages call the URL ``setting``. Raises ``UserError`` for a
+    URL or key that cannot be used.
 
     >>> server = ChatServer("http://127.0.0.1:8000/v1/", "Qwen/Qwen2.5-7B-Instruct", retries=2)
     >>> server.url
@@ -65,8 +66,10 @@ class ChatServer:
         retries: int = 4,
         concurrency: int = 64,
         backoff: float = 1.0,
+        setting: str = "engine.url",
     ) -> None:
-        self.url = _checked_url(url)
+        self._setting = setting
+        self.url = _checked_url(url, setting)
         self.model = model
         self.key_variable = key_variable
         self.timeout = timeout
@@ -100,7 +103,7 @@ class ChatServer:
         try:
             models = await self._ask("GET", "/models", None, read_models, retries=0)
         except EngineError as error:
-            raise UserError(f"{error}; start the server, or mend engine.url") from error
+            raise UserError(f"{error}; start the server, or mend {self._setting}") from error
         found = next((model for model in models if model.name == self.model), None)
         if found is None:
             names = ", ".join(model.name for model in models[:_NAMES]) or "no model"
@@ -178,7 +181,7 @@ class ChatServer:
 
     def _advice(self, status: int) -> str:
         if status == httpx.codes.NOT_FOUND:
-            return f"; check the model's name, {self.model!r}, and engine.url, which mostly ends in /v1"
+            return f"; check the model's name, {self.model!r}, and {self._setting}, which mostly ends in /v1"
         found = "set" if self._key else "empty"
         return (
             f"; expected a good key in the environment variable {self.key_variable or '(none named)'}, which is {found}"
@@ -234,9 +237,9 @@ def retry_after(header: str) -> float:
         return 0.0
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(url: str, setting: str) -> str:
     """The URL without closing slashes. Raises ``UserError`` for what is none, and for one with a password in it."""
-    expected = "engine.url: expected the base URL of an OpenAI-compatible server such as http://127.0.0.1:8000/v1"
+    expected = f"{setting}: expected the base URL of an OpenAI-compatible server such as http://127.0.0.1:8000/v1"
     try:
         parsed = httpx.URL(url.strip())
     except httpx.InvalidURL as error:

@@ -25,6 +25,8 @@ from searchr1.evaluation.summary import summarize
 
 FORMAT = {"format": "searchr1-evaluation", "version": 2}
 _READABLE = (1, 2)
+_PLACES = frozenset({"name", "retriever.spec"})
+"""Settings that only say where something is, or what it is called."""
 HEAD, PREDICTIONS, SUMMARY, LOCK = "evaluation.json", "predictions.jsonl", "summary.json", ".lock"
 _CHARGED, _COUNTED = ("prompt_tokens", "completion_tokens"), ("prompt_tokens", "policy_tokens")
 Usage = dict[str, Any]
@@ -79,7 +81,7 @@ class EvaluationFolder:
             raise UserError(f"{path}: expected an evaluation that was begun before, found none; start without --resume")
         lock = locked(path)
         try:
-            refuse_changes(path, _read_head(path)["settings"], settings, frozenset({"name", "price"}))
+            refuse_changes(path, _read_head(path)["settings"], settings, _PLACES | {"price"})
             written = _whole_rows(path)
             rows = [row for row in written if not row["failed"]]
             (path / SUMMARY).unlink(missing_ok=True)
@@ -179,7 +181,7 @@ def merge(parts: Sequence[str | Path], out: str | Path) -> dict[str, Any]:
             raise UserError(f"{path}: is part {part[0]}/{part[1]}, and so is {numbers[number]}")
         numbers[number] = path
         try:
-            refuse_changes(path, heads[first], settings, frozenset({"part", "name"}))
+            refuse_changes(path, heads[first], settings, _PLACES | {"part"})
         except UserError as error:
             raise UserError(f"{path} and {first} are parts of different evaluations: {error}") from error
     of = heads[first]["part"][1]

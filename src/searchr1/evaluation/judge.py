@@ -42,6 +42,9 @@ _DENIED = re.compile(r"(\bnot|\bnever|n['\u2019]t)\s+(\w+\s+)?(in)?correct\b", r
 _THOUGHT = re.compile(r"^.*</think>|<think>.*$", re.DOTALL)
 
 
+GREEDY: Mapping[str, Any] = {"temperature": 0.0}
+
+
 class Said(Protocol):
     """A reply, of which only the text matters."""
 
@@ -59,7 +62,12 @@ class Judge(Protocol):
 
 
 async def judge(
-    folder: str | Path, server: Judge, *, concurrency: int = 16, progress: Callable[[int, int], None] | None = None
+    folder: str | Path,
+    server: Judge,
+    *,
+    concurrency: int = 16,
+    options: Mapping[str, Any] = GREEDY,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Have every answer of a finished evaluation judged; what `judge.json` holds.
 
@@ -69,7 +77,8 @@ async def judge(
     ``correct`` is the share of ``n`` answers with a verdict; a question without an answer is incorrect and not asked
     about. ``unclear`` replies name no verdict, or both; ``failed`` requests got none. ``both`` counts what judge and
     exact match call right, ``judge_only`` and ``match_only`` where they differ. What the same model was asked before
-    (in these words) is not asked again. Raises ``EngineError`` after `IN_A_ROW` failures one after the other, and
+    (in these words) is not asked again. ``options`` are fields of every request. Raises ``EngineError`` after
+    `IN_A_ROW` failures one after the other, and
     ``UserError`` for a folder that is no finished evaluation or that another process is writing, and where the server
     refuses the model.
     """
@@ -77,7 +86,7 @@ async def judge(
     rows = [row for row in read_predictions(folder) if not row["failed"]]
     with locked(folder):
         known = _known(folder / JUDGEMENTS, server.model)
-        await _ask_all(folder / JUDGEMENTS, rows, known, server, concurrency, progress)
+        await _ask_all(folder / JUDGEMENTS, rows, known, server, options, concurrency, progress)
         result = {**FORMAT, "judge": server.model, "prompt": PROMPT, "datasets": _figures(rows, known)}
         with replacing(folder / JUDGE) as out:
             out.write(encode(result, indent=2) + b"\n")
@@ -89,6 +98,7 @@ async def _ask_all(
     rows: Sequence[Row],
     known: dict[Key, Row],
     server: Judge,
+    options: Mapping[str, Any],
     concurrency: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -99,7 +109,7 @@ async def _ask_all(
     async def work(stream: IO[bytes]) -> None:
         nonlocal done, failures
         for row in pending:  # shared: each worker takes the next answer
-            known[key_of(row)] = judged = await _judged(row, server)
+            known[key_of(row)] = judged = await _judged(row, server, options)
             stream.write(encode(judged) + b"\n")
             stream.flush()
             done += 1
@@ -132,13 +142,13 @@ def verdict(reply: str) -> bool | None:
     return found.pop() if len(found) == 1 and not _DENIED.search(said) else None
 
 
-async def _judged(row: Row, server: Judge) -> Row:
+async def _judged(row: Row, server: Judge, options: Mapping[str, Any]) -> Row:
     prompt = _asked(row)
     judged = {key: row.get(key, 0) for key in ("dataset", "id", "sample")} | {"judge": server.model, "prompt": prompt}
     if prompt is None:
         return judged | {"reply": None, "correct": False, "error": None}
     try:
-        reply = await server.chat([{"role": "user", "content": prompt}], temperature=0.0)
+        reply = await server.chat([{"role": "user", "content": prompt}], **options)
     except EngineError as error:
         return judged | {"reply": None, "correct": None, "error": str(error)}
     return judged | {"reply": reply.text, "correct": verdict(reply.text), "error": None}

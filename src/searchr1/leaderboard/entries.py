@@ -13,7 +13,7 @@ from searchr1.evaluation.results import Evaluation, read_evaluation
 
 Flat = dict[str, Any]
 _SEED = re.compile(r"seed[-_=]?\d+")
-_LABELS = frozenset({"name", "seed", "weights", "part", "questions.n", "questions.hash"})
+_LABELS = frozenset({"name", "seed", "weights", "part", "questions.n", "questions.hash", "retriever.spec"})
 """What may differ between the seeds of one entry; which questions were asked is looked up in the rows."""
 _BUDGET = "max_searches"
 
