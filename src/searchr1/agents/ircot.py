@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from searchr1.agents.budget import Budget
-from searchr1.agents.transcript import Table, Transcript, aside, plain
-from searchr1.errors import EngineError, SearchUnavailable
+from searchr1.agents.transcript import Table, Transcript, aside, plain, play_out
+from searchr1.errors import SearchUnavailable
 from searchr1.ports import Dialogue, Engine, Retriever, Tokenizer
 from searchr1.seeds import derive_seed
 from searchr1.types import (
@@ -77,13 +77,7 @@ class IRCoT:
         self.budget.check_wrapper(self.protocol)
 
     async def run(self, question: Question, *, engine: Engine, retriever: Retriever, seed: int) -> Trajectory:
-        transcript = Transcript(question, seed)
-        with engine.session() as session:
-            table = Table(self.protocol, self.tokenizer, self.budget, engine, retriever, session)
-            try:
-                return transcript.finish(await self._play(table, transcript))
-            except EngineError:
-                return transcript.finish(StopReason.ENGINE_ERROR)
+        return await play_out(self, self._play, question, engine=engine, retriever=retriever, seed=seed)
 
     async def _play(self, table: Table, transcript: Transcript) -> StopReason:
         notes, query = _Notes(), transcript.question.text

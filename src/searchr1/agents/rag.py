@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from searchr1.agents.budget import Budget
-from searchr1.agents.transcript import Table, Transcript
-from searchr1.errors import EngineError, SearchUnavailable
+from searchr1.agents.transcript import Table, Transcript, play_out
+from searchr1.errors import SearchUnavailable
 from searchr1.ports import Dialogue, Engine, Retriever, Tokenizer
 from searchr1.types import Answer, Invalid, Passage, Question, Search, SearchOutcome, StopReason, Trajectory, Turn
 
@@ -28,13 +28,7 @@ class Rag:
         self.budget.check_wrapper(self.protocol)
 
     async def run(self, question: Question, *, engine: Engine, retriever: Retriever, seed: int) -> Trajectory:
-        transcript = Transcript(question, seed)
-        with engine.session() as session:
-            table = Table(self.protocol, self.tokenizer, self.budget, engine, retriever, session)
-            try:
-                return transcript.finish(await self._play(table, transcript))
-            except EngineError:
-                return transcript.finish(StopReason.ENGINE_ERROR)
+        return await play_out(self, self._play, question, engine=engine, retriever=retriever, seed=seed)
 
     async def _play(self, table: Table, transcript: Transcript) -> StopReason:
         text, room = transcript.question.text, self.budget.observation_tokens

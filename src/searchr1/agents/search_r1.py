@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from searchr1.agents.budget import Budget
-from searchr1.agents.transcript import Table, Transcript
-from searchr1.errors import EngineError, SearchUnavailable
+from searchr1.agents.transcript import Table, Transcript, play_out
+from searchr1.errors import SearchUnavailable
 from searchr1.ports import Dialogue, Engine, Retriever, Tokenizer
 from searchr1.types import Answer, Passage, Question, Search, SearchOutcome, StopReason, Trajectory, Turn
 
@@ -31,17 +31,11 @@ class SearchR1:
 
     async def run(self, question: Question, *, engine: Engine, retriever: Retriever, seed: int) -> Trajectory:
         """One trajectory. Failures of engine or retriever end it with a stop reason of their own, not an exception."""
-        transcript = Transcript(question, seed)
-        with engine.session() as session:
-            table = Table(self.protocol, self.tokenizer, self.budget, engine, retriever, session)
-            searches = self.budget.max_searches > 0
-            transcript.open(self.protocol.prompt(question.text, search=searches, instruction=self.instruction))
-            try:
-                return transcript.finish(await self._play(table, transcript))
-            except EngineError:
-                return transcript.finish(StopReason.ENGINE_ERROR)
+        return await play_out(self, self._play, question, engine=engine, retriever=retriever, seed=seed)
 
     async def _play(self, table: Table, transcript: Transcript) -> StopReason:
+        searches, text = self.budget.max_searches > 0, transcript.question.text
+        transcript.open(self.protocol.prompt(text, search=searches, instruction=self.instruction))
         for _ in range(self.budget.max_searches):
             if not table.fits(transcript, self.budget.turn_tokens):
                 return StopReason.OUT_OF_TOKENS

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from searchr1.agents.budget import Budget
+from searchr1.errors import EngineError
 from searchr1.ports import Dialogue, Engine, Retriever, Session, Tokenizer
 from searchr1.seeds import derive_seed
 from searchr1.types import (
@@ -115,6 +117,38 @@ class Table:
     def fits(self, transcript: Transcript, tokens: int) -> bool:
         """Whether so many more tokens fit the context."""
         return transcript.tokens + tokens <= self.budget.context_tokens
+
+
+class Seated(Protocol):
+    """What every agent has."""
+
+    @property
+    def protocol(self) -> Dialogue: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def budget(self) -> Budget: ...
+
+
+async def play_out(
+    agent: Seated,
+    play: Callable[[Table, Transcript], Awaitable[StopReason]],
+    question: Question,
+    *,
+    engine: Engine,
+    retriever: Retriever,
+    seed: int,
+) -> Trajectory:
+    """One trajectory: ``play`` it in a session of its own; an engine that fails ends it with that reason."""
+    transcript = Transcript(question, seed)
+    with engine.session() as session:
+        table = Table(agent.protocol, agent.tokenizer, agent.budget, engine, retriever, session)
+        try:
+            return transcript.finish(await play(table, transcript))
+        except EngineError:
+            return transcript.finish(StopReason.ENGINE_ERROR)
 
 
 def aside(prompt: Sequence[int], completion: Completion) -> tuple[Segment, ...]:
