@@ -85,6 +85,12 @@ def test_seeds_are_pooled(tmp_path: Path) -> None:
     assert made.lines[0].asked == 300
 
 
+def test_seeds_that_agree_on_everything_have_the_interval_of_the_questions(tmp_path: Path) -> None:
+    entries = [(settings("grpo", model=f"runs/grpo/seed-{seed}"), right(100)) for seed in range(3)]
+    [cell] = cells(board(tmp_path, *entries))
+    assert (cell.value, cell.low, cell.high) == (1.0, *wilson(100, 100))
+
+
 def test_failures_are_left_out_counted_and_flagged(tmp_path: Path) -> None:
     made = board(tmp_path, (settings("a"), [None, None, 1, 0, *right(50, 50)]), (settings("b"), right(30, 54)))
     a, b = made.lines

@@ -165,12 +165,17 @@ def _column(fields: Sequence[Field], datasets: Sequence[str]) -> list[Cell | Non
 
 
 def _interval(tables: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float, float]:
-    """Of the mean over sets: questions alone for one seed, both for several. A share stays within 0 and 1."""
+    """Of the mean over sets: questions alone for one seed, both for several. A share stays within 0 and 1.
+
+    Seeds that agree on everything (all right, say) leave no variance to pool: it is never narrower than that of the
+    questions alone.
+    """
+    values = [table.mean(axis=0) for table in tables]
+    mean, low, high = mean_interval(list(values[0])) if len(values) == 1 else macro_interval([list(v) for v in values])
     if tables[0].shape[0] == 1 or min(table.shape[1] for table in tables) < 2:
-        values = [table.mean(axis=0) for table in tables]
-        return mean_interval(list(values[0])) if len(values) == 1 else macro_interval([list(v) for v in values])
-    mean, low, high = pooled_interval([table.tolist() for table in tables])
-    return mean, max(0.0, low), min(1.0, high)
+        return mean, low, high
+    mean, below, above = pooled_interval([table.tolist() for table in tables])
+    return mean, max(0.0, min(low, below)), min(1.0, max(high, above))
 
 
 def _cost(blocks: Sequence[Block], name: str) -> Cost | None:
