@@ -23,8 +23,8 @@ test-opensearch: $(VENV)/.dev
 	SEARCHR1_OPENSEARCH_URL=$(URL) $(BIN)/python -m pytest -q tests/contracts/test_retriever_contract.py -k opensearch
 
 check: $(VENV)/.dev
-	$(BIN)/ruff format --check src tests base_policy
-	$(BIN)/ruff check src tests base_policy
+	$(BIN)/ruff format --check src tests base_policy benchmarks
+	$(BIN)/ruff check src tests base_policy benchmarks
 	$(BIN)/mypy
 
 base: $(VENV)/.ready

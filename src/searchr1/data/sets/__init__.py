@@ -56,8 +56,8 @@ def _flashrag(name: str, sizes: Mapping[str, int], sha256: Mapping[str, str] | N
 
 
 # SHA-256 of files: what the Git LFS pointers and download scripts of at least two public repositories say of
-# FlashRAG_datasets at revision bcafb8dd, wiki-18-e5-index at a4d31160 and wiki-18-corpus at 69c1c00f. That of nq test is
-# from one alone, all of whose other files are FlashRAG's.
+# FlashRAG_datasets at revision bcafb8dd, wiki-18-e5-index at a4d31160 and wiki-18-corpus at 69c1c00f. That of nq test
+# is from one alone, all of whose other files are FlashRAG's.
 BENCHMARKS: Mapping[str, Benchmark] = {
     "nq": Benchmark(
         title="Natural Questions",
