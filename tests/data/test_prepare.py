@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,12 @@ def test_the_seven_sets_of_the_paper() -> None:
     trained = [BENCHMARKS[name].splits["train"].questions or 0 for name in ("nq", "hotpotqa")]
     assert sum(trained) == mixture["train"].questions == 169_615
     assert set(BENCHMARKS) == {*SEVEN, "nq_hotpotqa_train"}
+
+
+def test_every_file_that_the_paper_tests_on_is_pinned() -> None:
+    pinned = [BENCHMARKS[name].splits[BENCHMARKS[name].tested].file.sha256 for name in SEVEN]
+    assert all(value is not None and re.fullmatch("[0-9a-f]{64}", value) for value in pinned)
+    assert len(set(pinned)) == len(SEVEN)
 
 
 def test_the_published_index_is_its_passages_vectors_and_a_header() -> None:
