@@ -28,7 +28,10 @@ def build_agent(name: str, protocol: Dialogue, tokenizer: Tokenizer, budget: Bud
 
 
 def load_agent(name: str) -> Any:
-    """The class of the agent called ``name``; ``instructions``, where it has them, are what its prompts may hold."""
+    """The class of the agent called ``name``. Raises ``UserError`` for an unknown name.
+
+    Where it has them, ``instructions`` are what its prompts may hold, and ``closed_book`` says that it never searches.
+    """
     if name not in AGENTS:
         raise UserError(f"unknown agent {name!r}{nearest(name, AGENTS)}")
     module, _, cls = AGENTS[name].partition(":")

@@ -25,6 +25,7 @@ class ChainOfThought:
     tokenizer: Tokenizer
     budget: Budget
     instructions: ClassVar[tuple[str, ...]] = (INSTRUCTION,)
+    closed_book: ClassVar[bool] = True
 
     async def run(self, question: Question, *, engine: Engine, retriever: Retriever, seed: int) -> Trajectory:
         agent = without_search(self.protocol, self.tokenizer, self.budget, INSTRUCTION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from searchr1.agents.budget import Budget
 from searchr1.agents.search_r1 import without_search
@@ -20,6 +21,7 @@ class R1:
     protocol: Dialogue
     tokenizer: Tokenizer
     budget: Budget
+    closed_book: ClassVar[bool] = True
 
     async def run(self, question: Question, *, engine: Engine, retriever: Retriever, seed: int) -> Trajectory:
         agent = without_search(self.protocol, self.tokenizer, self.budget)

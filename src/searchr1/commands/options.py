@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from searchr1.agents import AGENTS
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random choice.")]
 RecipeName = Annotated[
@@ -32,6 +34,4 @@ Engine = Annotated[
         "--engine", help="local; openai: a server at engine.url, MODEL is its name there; scripted: a JSON file."
     ),
 ]
-Agent = Annotated[
-    str | None, typer.Option("--agent", help="search_r1, direct, cot, rag, ircot, search_o1, r1 or react.")
-]
+Agent = Annotated[str | None, typer.Option("--agent", help=f"One of {', '.join(AGENTS)}.")]

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from searchr1.ports import Retriever as RetrieverPort
     from searchr1.types import Question
 
-CLOSED_BOOK = frozenset({"direct", "cot", "r1"})
-"""Agents that never search."""
 Part = tuple[int, int]
 """The k-th of n parts, from 1."""
 _BUDGET = (
@@ -107,7 +105,7 @@ def search_engine(
     """What is searched; nothing for an agent that never does, unless one is named. Raises ``UserError``."""
     from searchr1.evaluation.controls import controlled
 
-    if target.recipe.rollout.agent in CLOSED_BOOK and spec is None:
+    if _closed_book(target) and spec is None:
         from searchr1.retrieval.dictionary import DictionaryRetriever
 
         return DictionaryRetriever({})  # never asked
@@ -119,7 +117,6 @@ def open_session(
 ) -> Session:
     """The model, loaded, and all that it is played with. Raises ``UserError``."""
     from searchr1.agents import build_agent
-    from searchr1.agents.react import React
     from searchr1.assemble import build_player
     from searchr1.assemble import greedy as greedily
     from searchr1.evaluation.play import Session
@@ -129,7 +126,7 @@ def open_session(
     player = build_player(recipe, target.model, questions)
     budget: Any = greedily(recipe.rollout) if greedy else recipe.rollout
     agent = build_agent(recipe.rollout.agent, player.protocol, player.tokenizer, budget)
-    dialogue = agent.dialogue if isinstance(agent, React) else player.protocol
+    dialogue = getattr(agent, "dialogue", player.protocol)  # an agent may speak another one
     return Session(
         questions,
         agent,
@@ -151,7 +148,7 @@ def settings_of(
 
     recipe = target.recipe
     used = None
-    if recipe.rollout.agent not in CLOSED_BOOK:
+    if not _closed_book(target):
         info = asyncio.run(session.retriever.info())
         named = spec or recipe.retriever
         found = {"kind": info.kind, "corpus_hash": info.corpus_hash, "passages": info.passages}
@@ -172,6 +169,13 @@ def settings_of(
         **_words_and_server(recipe),
         "questions": {"n": len(lines), "hash": hashlib.sha256("\n".join(lines).encode()).hexdigest()},
     }
+
+
+def _closed_book(target: Target) -> bool:
+    """Whether the agent never searches."""
+    from searchr1.agents import load_agent
+
+    return bool(getattr(load_agent(target.recipe.rollout.agent), "closed_book", False))
 
 
 def _words_and_server(recipe: Recipe) -> dict[str, Any]:
